@@ -1,0 +1,43 @@
+import re
+from string import Formatter
+
+import pytest
+
+from forwards.reasons import SENTENCES, sentence
+
+NAMES = re.compile(r"%\((\w+)\)s")
+
+
+@pytest.mark.parametrize("code", SENTENCES)
+def test_every_reason_is_a_sentence_that_takes_its_parameters(code) -> None:
+    text = sentence(code, {name: f"<{name}>" for name in NAMES.findall(SENTENCES[code])})
+
+    assert text[0].isupper() or text.startswith("<")
+    assert text.endswith((".", ">", "”."))
+    assert "%" not in text
+    assert all(f"<{name}>" in text for name in NAMES.findall(SENTENCES[code]))
+
+
+@pytest.mark.parametrize("code", SENTENCES)
+def test_no_sentence_uses_a_placeholder_of_another_kind(code) -> None:
+    assert not re.search(r"%(?!\(\w+\)s)", SENTENCES[code])
+    assert all(name is None for _, name, _, _ in Formatter().parse(SENTENCES[code]))
+
+
+def test_more_parameters_than_the_sentence_needs_do_no_harm() -> None:
+    assert sentence("host_missing", {"port": 1}) == "Enter a host name or an IP address."
+
+
+def test_a_jump_hosts_own_reason_becomes_the_detail() -> None:
+    params = {"jump": "Bastion", "server": "Bastion", "user": "me", "detail_code": "auth_failed_password"}
+
+    assert sentence("jump_failed", params).startswith("Jump host Bastion: Bastion refused the password of me.")
+
+
+def test_text_of_a_server_is_never_taken_for_a_placeholder() -> None:
+    assert "%(user)s 100%" in sentence("connection_lost", {"server": "A", "detail": "%(user)s 100%"})
+
+
+def test_a_code_nobody_wrote_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        sentence("no_such_code")
