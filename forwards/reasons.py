@@ -44,6 +44,7 @@ SENTENCES: Mapping[str, str] = {
     "agent_missing": _(
         "No SSH agent can be reached. Start one, add the key with “ssh-add”, and start Tunnelweb where SSH_AUTH_SOCK is set."
     ),
+    "agent_empty": _("The SSH agent holds no key. Add one with “ssh-add”."),
     "hostkey_unknown": _("Host key of %(server)s not yet trusted. Compare its fingerprint, then trust it."),
     "hostkey_changed": _(
         "The host key of %(server)s has changed. Somebody may be listening in: nothing was sent. Check before you accept it."

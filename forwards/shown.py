@@ -81,13 +81,14 @@ def shown(forward: Forward, *, worker_alive: bool) -> Shown:
         return _plain(ForwardState.STARTING)
     if status.generation != forward.generation:
         return _plain(ForwardState.STARTING)
-    warned = state is ForwardState.LISTENING and bool(status.reason)
+    problem = sentence(status.reason, status.params) if status.reason else _not_public(forward, status)
+    warned = state is ForwardState.LISTENING and bool(problem)
     return Shown(
         state=state.value,
         word=str(state.label),
         light="yellow" if warned else _LIGHTS[state],
         moving=state in (ForwardState.STARTING, ForwardState.RETRYING),
-        problem=sentence(status.reason, status.params) if status.reason else "",
+        problem=problem,
         problem_code=status.reason,
         problem_params=status.params,
         attempt=status.attempt,
@@ -109,6 +110,12 @@ def _plain(state: ForwardState, counted: ForwardStatus | None = None) -> Shown:
         bytes_in=counted.bytes_in if counted else 0,
         bytes_out=counted.bytes_out if counted else 0,
     )
+
+
+def _not_public(forward: Forward, status: ForwardStatus) -> str:
+    if status.public != Public.NO:
+        return ""
+    return sentence("public_no", {"server": forward.server.name, "port": status.allocated_port})
 
 
 def _public_note(forward: Forward, status: ForwardStatus) -> str:

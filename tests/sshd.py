@@ -1,0 +1,138 @@
+"""A real OpenSSH server on loopback, with keys and a config of its own."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+
+_CONFIG = """
+Port {port}
+ListenAddress 127.0.0.1
+ListenAddress ::1
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/authorized_keys
+PidFile {folder}/sshd.pid
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+MaxStartups 100:30:200
+LogLevel ERROR
+"""
+
+
+def keygen(path: Path, *, kind: str = "ed25519", passphrase: str = "") -> Path:
+    """Make a key pair and return the path of the private half."""
+    path.unlink(missing_ok=True)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", "", "-f", str(path)], check=True, timeout=60
+    )
+    return path
+
+
+def public_key(private: Path) -> str:
+    """Return `algorithm base64` of a private key file's public half."""
+    return " ".join(private.with_suffix(".pub").read_text().split()[:2])
+
+
+def free_port() -> int:
+    """Return a TCP port that was free on both loopback addresses a moment ago."""
+    while True:
+        with socket.socket(socket.AF_INET) as four, socket.socket(socket.AF_INET6) as six:
+            four.bind(("127.0.0.1", 0))
+            port = four.getsockname()[1]
+            try:
+                six.bind(("::1", port))
+            except OSError:
+                continue
+            return port
+
+
+class Sshd:
+    """One sshd process. `extra` are further lines of sshd_config; `user` may sign in with `key`."""
+
+    def __init__(self, folder: Path, extra: str = "") -> None:
+        self.folder = folder
+        self.extra = extra
+        self.port = free_port()
+        self.user = pwd.getpwuid(os.getuid()).pw_name
+        self.key = keygen(folder / "client_key")
+        self.host_key = keygen(folder / "host_key")
+        (folder / "authorized_keys").write_text(public_key(self.key) + "\n")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def public_host_key(self) -> str:
+        return public_key(self.host_key)
+
+    def start(self) -> None:
+        """Start and return once it accepts connections."""
+        if os.getuid() == 0:
+            # Debian's sshd wants its privilege separation directory, which its service makes at boot.
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        config = self.folder / "sshd_config"
+        # The first value of a keyword counts, so what a test asks for comes first.
+        config.write_text(self.extra + _CONFIG.format(port=self.port, folder=self.folder))
+        with (self.folder / "sshd.log").open("ab") as log:
+            self._process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise RuntimeError((self.folder / "sshd.log").read_text()) from None
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End the server and every session it serves."""
+        if self._process is None:
+            return
+        self.kill_sessions()
+        self._process.terminate()
+        self._process.wait(timeout=10)
+        self._process = None
+
+    def sessions(self) -> list[int]:
+        """Return the pids of the processes that serve a connection."""
+        if self._process is None:
+            return []
+        tree = [self._process.pid]
+        for pid in tree:
+            for task in Path(f"/proc/{pid}/task").glob("*/children"):
+                tree += [int(child) for child in task.read_text().split()]
+        return tree[1:]
+
+    def kill_sessions(self) -> None:
+        """Cut every connection, the server itself staying up."""
+        for pid in self.sessions():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+@contextmanager
+def running(extra: str = "") -> Iterator[Sshd]:
+    """Run an sshd for the length of a `with` block."""
+    folder = Path(tempfile.mkdtemp(prefix="tunnelweb-sshd-"))
+    server = Sshd(folder, extra)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
