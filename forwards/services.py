@@ -60,8 +60,14 @@ def stop(forwards: Iterable[Forward]) -> None:
 
 
 def save_forward(forward: Forward) -> None:
-    """Store a validated forward, new or changed; one that runs is restarted by the worker where that is needed."""
+    """Store a validated forward, new or changed; one that runs is restarted by the worker where that is needed.
+
+    Whether a stored one is on stays what it is: it may have been started or stopped since `forward` was read.
+    """
     with transaction.atomic():
+        stored = Forward.objects.select_for_update().filter(pk=forward.pk).first()
+        if stored is not None:
+            forward.enabled, forward.generation = stored.enabled, stored.generation
         forward.save()
         _forwards_written([forward.pk], listed=True)
 
