@@ -11,8 +11,8 @@ from tests.factories import beat, make_forward, make_server, set_status
 pytestmark = pytest.mark.django_db
 
 BAD_HOSTS = [
-    "a..b", "a b", "a\nb", "a\0b", "\ud800", "x" * 300, "-oProxyCommand=x", "$(id)", "<img onerror>", "1.2.3", "256.1.1.1",
-    "::1::", "[host]", "a/b", "user@host", ".", "-", "a_.b-", "fe80::1%", "ﬀ..x",
+    "a..b", "a b", "a\nb", "a\0b", "\ud800", "x" * 300, "-oProxyCommand=x", "$(id)", "<img onerror>", "1.2.3",
+    "256.1.1.1", "::1::", "[host]", "a/b", "user@host", ".", "-", "a_.b-", "fe80::1%", "ﬀ..x",
 ]  # fmt: skip
 BAD_PORTS = [-1, 65536, 70000]
 
