@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import asyncssh
+from asyncssh.connection import SSHConnection
 
 from forwards.engine.states import Counters
 
@@ -95,6 +96,7 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
         self.transport: asyncio.Transport | None = None
         self._greeting = greeting
         self._early = early
+        traffic.from_socket += len(early)
         self._channel: asyncssh.SSHTCPChannel[bytes] | None = None
         self._traffic = traffic
         self._on_end = on_end
@@ -135,7 +137,12 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
 
     def from_socket(self, data: bytes) -> None:
         self._traffic.from_socket += len(data)
-        if self._channel is not None and not self._channel.is_closing():
+        if self._channel is None:
+            # uvloop starts reading an accepted socket although connection_made() paused it, so one read may come.
+            self._early += data
+            if self.transport is not None:
+                self.transport.pause_reading()
+        elif not self._channel.is_closing():
             self._channel.write(data)
 
     def socket_ended(self) -> None:
@@ -173,7 +180,10 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
         if self._greeting:
             self.transport.write(self._greeting)
         if self._early:
-            self.from_socket(self._early)
+            early, self._early = self._early, b""
+            chan.write(early)
+        if self._socket_eof:
+            chan.write_eof()
         if not self._held:
             self.transport.resume_reading()
 
@@ -201,13 +211,23 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
             self.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._channel = None
+        chan, self._channel = self._channel, None
         if self.transport is None:
             self._end()
-        elif self._channel_eof and exc is None:
-            self.transport.close()
-        else:
+        elif exc is not None or chan is None:
             reset(self.transport)
+        else:
+            # asyncssh does not pass on an EOF whose data was held back when the close came. The two are told apart
+            # from an SSH connection that ended in between only once asyncssh has marked that one closed.
+            asyncio.get_running_loop().call_soon(self._channel_closed, chan.get_connection())
+
+    def _channel_closed(self, conn: SSHConnection) -> None:
+        if self.transport is None:
+            return
+        if conn.is_closed() and not self._channel_eof:
+            reset(self.transport)
+        else:
+            self.transport.close()
 
     def _finish(self) -> None:
         """Both directions ended in order: flush and close."""
