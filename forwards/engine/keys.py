@@ -28,14 +28,16 @@ def read_key_file(path: str) -> str:
         descriptor = os.open(os.path.expanduser(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (OSError, ValueError):  # ValueError: a lone surrogate
         raise refusal from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_KEY_BYTES:
             raise refusal
-        try:
-            return file.read(MAX_KEY_BYTES).decode("utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise refusal from None
+        # Not fdopen(): it raises for a directory, and leaves the descriptor open.
+        return os.read(descriptor, MAX_KEY_BYTES).decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise refusal from None
+    finally:
+        os.close(descriptor)
 
 
 def import_key(text: str, passphrase: str = "") -> SSHKey:
