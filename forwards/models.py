@@ -230,6 +230,7 @@ class ConnectionTest(models.Model):
 
     server = models.OneToOneField(Server, on_delete=models.CASCADE, related_name="test", primary_key=True)
     requested_at = models.DateTimeField()
+    taken_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     reason = models.CharField(max_length=50, blank=True)
     params = models.JSONField(default=dict, blank=True)

@@ -16,7 +16,8 @@ SENTENCES: Mapping[str, str] = {
     "user_missing": _("Enter the user to sign in as."),
     "user_invalid": _("The user name must be at most 255 characters, without control characters."),
     "key_file_unusable": _(
-        "The key file cannot be used. It must be a regular file of at most 64 KB that Tunnelweb can read."
+        "The key file cannot be used. It must be a regular file of at most 64 KB that Tunnelweb can read, "
+        "and hold a private key."
     ),
     "key_ppk": _(
         "This is a PuTTY key (.ppk). Convert it with “puttygen key.ppk -O private-openssh -o key”, or in PuTTYgen "

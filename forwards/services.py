@@ -145,6 +145,7 @@ def request_test(server: Server) -> None:
             server=server,
             defaults={
                 "requested_at": timezone.now(),
+                "taken_at": None,
                 "finished_at": None,
                 "reason": "",
                 "params": {},

@@ -21,7 +21,6 @@ ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
 ALLOWED_HOSTS += [name.strip() for name in os.environ.get("TUNNELWEB_HOSTS", "").split(",") if name.strip()]
 
 INSTALLED_APPS = [
-    "daphne",
     "channels",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -41,7 +40,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     # After authentication: every view asks for a signed-in user unless it says otherwise.
-    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "forwards.htmx.LoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -126,7 +125,8 @@ LOGGING = {
         "tunnelweb": {"level": "INFO"},
         "forwards": {"level": "INFO"},
         "django": {"handlers": [], "level": "WARNING"},
-        "django.server": {"handlers": [], "level": "WARNING"},
+        # A page that is not there is the visitor's mistake.
+        "django.request": {"level": "ERROR"},
         # asyncssh speaks of every channel and names users; what matters of it becomes a status.
         "asyncssh": {"level": "ERROR"},
     },

@@ -169,7 +169,10 @@ class ForwardRunner:
         if not may_follow(old.state, state):
             raise AssertionError(f"forward {self.forward.id}: {old.state} cannot become {state}")
         since = old.since if old.state is state and old.since else time.time()
-        new = Status(self.forward.id, self.forward.generation, state, problem, since=since, **details)
+        counters = self.traffic.counters()
+        new = Status(
+            self.forward.id, self.forward.generation, state, problem, since=since, counters=counters, **details
+        )
         if new != old:
             logger.debug("Forward %s: %s -> %s (%s)", self.forward.id, old.state, state, problem and problem.code)
             self.status = new

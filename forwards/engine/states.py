@@ -53,6 +53,20 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Counters:
+    """Traffic of one forward since it was started.
+
+    From the user's side, whatever the kind: `bytes_in` came through the tunnel to the client, `bytes_out` went
+    from the client into it. `active` client connections are open now; `total` were accepted so far.
+    """
+
+    active: int = 0
+    total: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Snapshot of one forward. Times are Unix seconds.
 
@@ -69,6 +83,7 @@ class Status:
     allocated_port: int | None = None
     public: Public = Public.NOT_ASKED
     since: float = 0.0
+    counters: Counters = field(default=Counters(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +95,3 @@ class ServerStatus:
     problem: Problem | None = None
     presented_key: str = ""
     since: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """Traffic of one forward since it was started.
-
-    From the user's side, whatever the kind: `bytes_in` came through the tunnel to the client, `bytes_out` went
-    from the client into it. `active` client connections are open now; `total` were accepted so far.
-    """
-
-    active: int = 0
-    total: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
