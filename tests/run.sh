@@ -1,0 +1,23 @@
+#!/bin/sh
+# Installs what the tests need on a bare Debian or Ubuntu, as root or as a user who may sudo, and runs everything.
+set -eu
+cd "$(dirname "$0")/.."
+
+as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
+
+# An answer of the package mirror may fail for a moment; a second try is cheaper than a lost run.
+again() { "$@" || { sleep 5; "$@"; }; }
+
+export DEBIAN_FRONTEND=noninteractive
+again as_root apt-get -qq update
+again as_root apt-get -qq install --yes --no-install-recommends \
+    python3 python3-venv openssh-server openssh-client chromium curl fonts-dejavu-core >/dev/null
+
+[ -x .venv/bin/python ] || python3 -m venv .venv
+again .venv/bin/pip install --quiet --disable-pip-version-check --editable '.[test]'
+
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy tunnelweb forwards
+.venv/bin/python manage.py makemigrations --check --dry-run
+exec .venv/bin/python -m pytest -q -n 4 --dist worksteal "$@"
