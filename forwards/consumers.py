@@ -80,7 +80,8 @@ def draw(pending: Pending) -> str:
         drawn[SERVERS] = [rows.server_row_oob(server, worker_alive=alive) for server in known]
     lists |= {kind for kind in LISTS if len(drawn[kind]) < len(asked[kind])}
     counters = rows.counters_oob(pending.counters.values())
-    return "\n".join([*drawn[FORWARDS], *drawn[SERVERS], counters, *map(rows.refresh_oob, sorted(lists))])
+    parts = [*drawn[FORWARDS], *drawn[SERVERS], counters, *map(rows.refresh_oob, sorted(lists))]
+    return "\n".join(filter(None, parts))
 
 
 class DashboardConsumer(AsyncWebsocketConsumer):
