@@ -37,18 +37,21 @@ SENTENCES: Mapping[str, str] = {
     "key_passphrase_wrong": _("The passphrase does not open the private key for %(server)s. Enter the right one."),
     "auth_failed_password": _("%(server)s refused the password of %(user)s. Check user and password."),
     "auth_failed_key": _(
-        "%(server)s refused the key of %(user)s. Check the user, and that the public key is in its authorized_keys file."
+        "%(server)s refused the key of %(user)s. Check the user, and that the public key is in its authorized_keys "
+        "file."
     ),
     "auth_failed_agent": _(
         "%(server)s refused every key of the SSH agent for %(user)s. Check the user, and the agent with “ssh-add -l”."
     ),
     "agent_missing": _(
-        "No SSH agent can be reached. Start one, add the key with “ssh-add”, and start Tunnelweb where SSH_AUTH_SOCK is set."
+        "No SSH agent can be reached. Start one, add the key with “ssh-add”, and start Tunnelweb where SSH_AUTH_SOCK is "
+        "set."
     ),
     "agent_empty": _("The SSH agent holds no key. Add one with “ssh-add”."),
     "hostkey_unknown": _("Host key of %(server)s not yet trusted. Compare its fingerprint, then trust it."),
     "hostkey_changed": _(
-        "The host key of %(server)s has changed. Somebody may be listening in: nothing was sent. Check before you accept it."
+        "The host key of %(server)s has changed. Somebody may be listening in: nothing was sent. Check before you "
+        "accept it."
     ),
     "hostkey_invalid": _("%(server)s sent a host key that cannot be checked: %(detail)s."),
     "kex_failed": _(
