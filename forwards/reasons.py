@@ -44,8 +44,8 @@ SENTENCES: Mapping[str, str] = {
         "%(server)s refused every key of the SSH agent for %(user)s. Check the user, and the agent with “ssh-add -l”."
     ),
     "agent_missing": _(
-        "No SSH agent can be reached. Start one, add the key with “ssh-add”, and start Tunnelweb where SSH_AUTH_SOCK is "
-        "set."
+        "No SSH agent can be reached. Start one, add the key with “ssh-add”, and start Tunnelweb where SSH_AUTH_SOCK "
+        "is set."
     ),
     "agent_empty": _("The SSH agent holds no key. Add one with “ssh-add”."),
     "hostkey_unknown": _("Host key of %(server)s not yet trusted. Compare its fingerprint, then trust it."),

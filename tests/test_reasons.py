@@ -4,6 +4,7 @@ from string import Formatter
 import pytest
 
 from forwards.reasons import SENTENCES, sentence
+from tests.conftest import REPOSITORY
 
 NAMES = re.compile(r"%\((\w+)\)s")
 
@@ -36,6 +37,18 @@ def test_a_jump_hosts_own_reason_becomes_the_detail() -> None:
 
 def test_text_of_a_server_is_never_taken_for_a_placeholder() -> None:
     assert "%(user)s 100%" in sentence("connection_lost", {"server": "A", "detail": "%(user)s 100%"})
+
+
+USED = re.compile(r"""(?:Problem|EngineError|SpecError|sentence)\(\s*"(\w+)\"""")
+
+
+def test_every_reason_named_in_the_code_has_a_sentence() -> None:
+    """A code without one is a row that cannot be drawn, on the day it happens to somebody."""
+    sources = (path.read_text(encoding="utf-8") for path in (REPOSITORY / "forwards").rglob("*.py"))
+    used = {code for text in sources for code in USED.findall(text)}
+
+    assert len(used) > 20
+    assert used - SENTENCES.keys() == set()
 
 
 def test_a_code_nobody_wrote_is_an_error() -> None:
