@@ -75,7 +75,7 @@ SENTENCES: Mapping[str, str] = {
     # Listening
     "port_in_use": _("Port %(port)s is already in use on this machine."),
     "port_in_use_by": _("Port %(port)s is already in use on this machine by %(program)s (process %(pid)s)."),
-    "port_in_use_forward": _("Port %(port)s is already in use by the forward “%(forward)s”."),
+    "port_in_use_ours": _("Port %(port)s is already in use by another forward, or by the dashboard itself."),
     "port_privileged": _("Port %(port)s needs root: ports below 1024 do. Take a higher one."),
     "bind_address": _("This machine has no address %(host)s to listen on."),
     "listen_failed": _("Cannot listen on %(host)s port %(port)s: %(detail)s."),
