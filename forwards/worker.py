@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.25
 FULL_LOOK_SECONDS = 5.0
-COUNTERS_STORED_SECONDS = 10.0
+COUNTERS_STORED_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 END_SECONDS = 1.5
 # A sleep that took this much longer than asked for means that the machine slept.
@@ -159,6 +159,9 @@ class Worker:
             if unstored and loop.time() - stored >= COUNTERS_STORED_SECONDS:
                 stored = loop.time()
                 await self._stubbornly(partial(store.write_counters, dict(unstored)))
+                # A page that was fetched since the last time shows what was stored then.
+                rows = [_row(pk, now.get(pk, item)) for pk, item in unstored.items()]
+                await messages.announce(messages.COUNTERS, rows=rows)
                 unstored.clear()
 
     async def _test(self, chain: list[ServerSpec]) -> None:
