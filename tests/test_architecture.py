@@ -171,6 +171,6 @@ def test_a_view_is_short(name) -> None:
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in WITHOUT_TESTS])
 def test_every_module_has_tests_that_mirror_it(name) -> None:
     package, *parents, module = name.split(".")
-    folder = REPOSITORY / "tests" / Path(*[parent for parent in parents if parent != "management"])
+    folder = REPOSITORY / "tests" / Path(*[parent for parent in parents if parent not in ("management", "commands")])
 
     assert (folder / f"test_{module}.py").exists(), f"{name} wants {folder.relative_to(REPOSITORY)}/test_{module}.py"
