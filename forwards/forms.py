@@ -185,6 +185,8 @@ class ServerForm(forms.ModelForm):
             self.add_error(field, sentence(code, {"server": self.cleaned_data.get("name", ""), **error.params}))
 
     def save(self, commit: bool = True) -> Server:
+        if self.errors:
+            return super().save(commit=commit)  # which refuses
         values = self.cleaned_data
         needed = self.NEEDS[AuthMethod(values["auth"])]
         for name in ("key_text", "passphrase", "password"):

@@ -18,9 +18,6 @@ CLOSE_DIALOG = "tw:close-dialog"
 REFRESH = "tw:refresh"
 TOAST = "tw:toast"
 
-# A form that came back with errors: htmx swaps it (base.html tells it to), everything else sees a refusal.
-INVALID = 422
-
 
 def _is_part(request: HttpRequest) -> bool:
     htmx = request.htmx  # type: ignore[attr-defined]
@@ -36,11 +33,9 @@ def page_or_part(request: HttpRequest, page: str, part: str, context: dict[str, 
     return push_url(response, url) if url and _is_part(request) else response
 
 
-def dialog(request: HttpRequest, template: str, context: dict[str, Any], *, invalid: bool = False) -> HttpResponse:
+def dialog(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
     """Render a dialog's content; opened by address it is a page of its own."""
-    response = page_or_part(request, "dialog_page.html", template, {**context, "dialog_template": template})
-    response.status_code = INVALID if invalid else 200
-    return response
+    return page_or_part(request, "dialog_page.html", template, {**context, "dialog_template": template})
 
 
 def done(*, toast: str = "", level: str = "success", close: bool = False, refresh: bool = False) -> HttpResponse:

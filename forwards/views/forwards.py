@@ -22,7 +22,7 @@ def add(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         services.save_forward(form.save(commit=False))
         return htmx.saved(_("Forward added."))
-    return htmx.dialog(request, "forwards/form.html", {"form": form}, invalid=form.is_bound)
+    return htmx.dialog(request, "forwards/form.html", {"form": form})
 
 
 @require_http_methods(["GET", "POST"])
@@ -34,7 +34,7 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
     if form.is_valid():
         services.save_forward(form.save(commit=False))
         return htmx.saved(_("Forward saved."))
-    return htmx.dialog(request, "forwards/form.html", {"form": form, "forward": forward}, invalid=form.is_bound)
+    return htmx.dialog(request, "forwards/form.html", {"form": form, "forward": forward})
 
 
 @require_POST

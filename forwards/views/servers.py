@@ -24,7 +24,7 @@ def add(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         services.save_server(form.save(commit=False))
         return htmx.saved(_("Server added."))
-    return htmx.dialog(request, "servers/form.html", {"form": form}, invalid=form.is_bound)
+    return htmx.dialog(request, "servers/form.html", {"form": form})
 
 
 @require_http_methods(["GET", "POST"])
@@ -34,7 +34,7 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
     if form.is_valid():
         services.save_server(form.save(commit=False))
         return htmx.saved(_("Server saved."))
-    return htmx.dialog(request, "servers/form.html", {"form": form, "server": server}, invalid=form.is_bound)
+    return htmx.dialog(request, "servers/form.html", {"form": form, "server": server})
 
 
 @require_http_methods(["GET", "POST"])
@@ -44,7 +44,7 @@ def delete(request: HttpRequest, pk: int) -> HttpResponse:
         try:
             services.delete_servers([server])
         except ProtectedError:
-            return htmx.dialog(request, "servers/delete.html", {"server": server}, invalid=True)
+            return htmx.dialog(request, "servers/delete.html", {"server": server})
         return htmx.saved(_("Server deleted."))
     return htmx.dialog(request, "servers/delete.html", {"server": server})
 

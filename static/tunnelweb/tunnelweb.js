@@ -105,10 +105,9 @@
   let typed = new Map();
   const isForm = (target) => target.matches("[data-dialog]");
   document.addEventListener("htmx:beforeSwap", (event) => {
-    const { target, xhr } = event.detail;
+    const { target } = event.detail;
     if (!isForm(target)) return;
     typed = new Map();
-    if (xhr.status !== 422) return;
     for (const field of target.querySelectorAll(SECRETS)) typed.set(field.name, field.value);
   });
   document.addEventListener("htmx:afterSwap", (event) => {
