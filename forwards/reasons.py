@@ -102,11 +102,15 @@ SENTENCES: Mapping[str, str] = {
 
 
 def sentence(code: str, params: Mapping[str, object] | None = None) -> str:
-    """Return the sentence for a reason code in the active language. Raises KeyError for a code nobody wrote.
+    """Return the sentence for a reason code in the active language.
 
-    A `detail` that is itself a reason (a jump host's) comes as `detail_code` with the same parameters.
+    A `detail` that is itself a reason (a jump host's) comes as `detail_code` with the same parameters. A stored reason
+    may be of another version than this one: what cannot be put in words is named by its code, and breaks no page.
     """
     values = dict(params or {})
     if inner := values.pop("detail_code", None):
         values["detail"] = sentence(str(inner), values)
-    return gettext(SENTENCES[code]) % values
+    try:
+        return gettext(SENTENCES[code]) % values
+    except KeyError:
+        return gettext("Something went wrong (%(code)s).") % {"code": code}

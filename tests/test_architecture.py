@@ -27,10 +27,11 @@ MAY_IMPORT = {
     "forwards.fields": {"forwards.engine.specs", "forwards.reasons"},
     "forwards.reasons": set(),
     "forwards.sealing": set(),
-    "forwards.models": {
+    "forwards.models.*": {
         "forwards.engine.specs",
         "forwards.engine.states",
         "forwards.fields",
+        "forwards.models.*",
         "forwards.reasons",
         "forwards.sealing",
     },

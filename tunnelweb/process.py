@@ -24,8 +24,9 @@ def take_lock(directory: Path) -> IO[str]:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        file.seek(0)
-        holder = file.read().strip() or "unknown"
+        with file:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
         raise DirectoryTaken(
             f"Tunnelweb already runs with the data directory {directory} (process {holder}). Stop it first, or give "
             "this one another directory by TUNNELWEB_DATA."
