@@ -23,6 +23,8 @@ from forwards.reasons import sentence
 from forwards.sealing import SealBroken, unseal
 
 REMOTE_SIDE = ("remote_host", "remote_port")
+# What decides where a forward listens; with none of it changed, the question was answered before.
+LISTENING = {"kind", "server", "local_host", "local_port", "remote_host", "remote_port"}
 
 
 class ForwardForm(forms.ModelForm):
@@ -53,7 +55,7 @@ class ForwardForm(forms.ModelForm):
     def _post_clean(self) -> None:
         # The model makes the listening address what it will be stored as; only then can it be compared.
         super()._post_clean()  # type: ignore[misc]
-        if self.errors:
+        if self.errors or (self.instance.pk and not LISTENING & {*self.changed_data}):
             return
         self.overlapping = list(Forward.objects.overlapping(self.instance))
         if self.overlapping and not self.cleaned_data.get("save_anyway"):

@@ -6,6 +6,7 @@ Nothing else knows the names of events; static/tunnelweb/tunnelweb.js listens to
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.contrib.auth.middleware import LoginRequiredMiddleware as DjangoLoginRequired
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -30,7 +31,15 @@ def page_or_part(request: HttpRequest, page: str, part: str, context: dict[str, 
     # One address, two answers: no cache may mix them up.
     patch_vary_headers(response, ["HX-Request"])
     response["Cache-Control"] = "no-store"
-    return push_url(response, url) if url and _is_part(request) else response
+    if url and _is_part(request) and not _is_shown(request, url):
+        push_url(response, url)
+    return response
+
+
+def _is_shown(request: HttpRequest, url: str) -> bool:
+    """Say whether the page has this query already: a list that is fetched anew makes no step in the history."""
+    current = request.htmx.current_url or ""  # type: ignore[attr-defined]
+    return bool(urlsplit(current).query == urlsplit(url).query)
 
 
 def dialog(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:

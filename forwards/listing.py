@@ -146,9 +146,9 @@ def _address(kept: dict[str, str], number: int) -> str:
 
 
 def _column(kept: dict[str, str], sort: str, name: str) -> dict[str, str]:
-    """Return the address that sorts by this column (the other way round when it is sorted by) and its aria-sort."""
+    """Return the address that sorts by this column (the other way round when it is sorted by) with its aria-sort."""
     turned = f"-{name}" if sort == name else name
     others = {key: value for key, value in kept.items() if key != "sort"}
     by = {} if turned == "name" else {"sort": turned}
     aria = {name: "ascending", f"-{name}": "descending"}.get(sort, "none")
-    return {"url": _address({**others, **by}, 1), "aria": aria}
+    return {"name": name, "url": _address({**others, **by}, 1), "aria": aria}

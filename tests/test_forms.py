@@ -132,6 +132,14 @@ def test_another_forward_on_the_same_address_comes_back_once_and_is_saved_anyway
     assert forward_form(server, save_anyway="on").is_valid()
 
 
+def test_a_forward_that_was_saved_anyway_is_not_asked_about_again_for_its_name(server):
+    for name in ("First", "Second"):
+        second = Forward.objects.create(name=name, server=server, local_port=3307, remote_port=3306)
+    form = forward_form(server, instance=second, name="Renamed")
+    assert form.is_valid(), form.errors
+    assert not forward_form(server, instance=second, local_host="0.0.0.0").is_valid()
+
+
 def test_every_interface_and_loopback_are_the_same_port(server):
     Forward.objects.create(name="First", server=server, local_host="0.0.0.0", local_port=3307, remote_port=1)
     assert forward_form(server).overlapping == []

@@ -69,6 +69,12 @@ def test_htmx_gets_the_list_alone_and_the_address_to_show(htmx, forward):
     assert "HX-Request" in response["Vary"]
 
 
+def test_a_list_fetched_anew_is_no_step_in_the_history(htmx, forward):
+    for query in ("", "kind=local&sort=-name"):
+        response = htmx.get(f"/?{query}", headers={"HX-Current-URL": f"http://testserver/?{query}"})
+        assert response.status_code == 200 and "HX-Push-Url" not in response
+
+
 def test_a_page_restored_from_history_is_whole(htmx, forward):
     response = htmx.get("/", headers={"HX-History-Restore-Request": "true"})
     assert "<!doctype html>" in response.text
