@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,16 +18,18 @@ from forwards.models import ConnectionTest, Forward, ForwardStatus, Server
 from forwards.models import ServerStatus as ServerStatusRow
 from forwards.models import Worker as WorkerRow
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass
 class Wanted:
-    """All that is wanted: specs for the supervisor, tests to run, and every row as it was seen."""
+    """All that is wanted: specs for the supervisor, tests to run, and every row as it was seen.
+
+    `refused` holds the status of each forward that is on but whose row, or whose server's, no form ever validated.
+    """
 
     servers: list[ServerSpec] = field(default_factory=list)
     forwards: list[ForwardSpec] = field(default_factory=list)
     tests: list[list[ServerSpec]] = field(default_factory=list)
+    refused: dict[int, Status] = field(default_factory=dict)
     forward_rows: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     server_rows: dict[int, tuple[Any, ...]] = field(default_factory=dict)
 
@@ -41,25 +42,29 @@ class Wanted:
 
 
 def load() -> Wanted:
-    """Return what is wanted now. A row that nobody validated and the engine would refuse is logged and left out."""
+    """Return what is wanted now."""
     wanted = Wanted()
     specs: dict[int, ServerSpec] = {}
-    servers = list(Server.objects.prefetch_related("host_keys"))
-    for server in servers:
+    unusable: dict[int, SpecError] = {}
+    for server in Server.objects.prefetch_related("host_keys"):
         try:
             specs[server.pk] = server.spec()
         except SpecError as error:
-            logger.warning("Server %s cannot be used: %s", server.pk, error.code)
+            unusable[server.pk] = error
         wanted.server_rows[server.pk] = (server.updated_at, server.name)
     for forward in Forward.objects.all():
         wanted.forward_rows[forward.pk] = tuple(
             getattr(forward, item.attname) for item in forward._meta.concrete_fields if item.attname != "updated_at"
         )
-        if forward.enabled:
-            try:
-                wanted.forwards.append(forward.spec())
-            except SpecError as error:
-                logger.warning("Forward %s cannot be run: %s", forward.pk, error.code)
+        if not forward.enabled:
+            continue
+        try:
+            if forward.server_id in unusable:
+                raise unusable[forward.server_id]
+            wanted.forwards.append(forward.spec())
+        except SpecError as error:
+            problem = Problem(error.code, error.params)
+            wanted.refused[forward.pk] = Status(forward.pk, forward.generation, State.FAILED, problem)
     wanted.servers = list(specs.values())
     wanted.tests = _requested_tests(specs)
     return wanted

@@ -113,6 +113,9 @@ class Worker:
     async def _reconcile(self) -> None:
         wanted = await self._stubbornly(store.load)
         self.supervisor.reconcile(wanted.servers, wanted.forwards)
+        for pk, status in wanted.refused.items():
+            if self._seen.refused.get(pk) != status:
+                self._forward_reported(status)
         for chain in wanted.tests:
             self._tasks.spawn(self._test(chain), f"test of server {chain[-1].id}")
         changed, listed, servers = self._seen.differences(wanted)
