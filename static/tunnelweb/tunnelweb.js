@@ -9,11 +9,13 @@
   // The list: fetched anew under the page's own address, which carries filter, order and page.
 
   let refreshing = 0;
+  let meanwhile = null; // while a list is on its way: what the socket said since it was asked for
   const refresh = (delay = 100) => {
     if (refreshing) return;
     refreshing = setTimeout(() => {
       refreshing = 0;
       if (!byId("list")) return;
+      if (meanwhile) return refresh(); // one list is on its way already, and may be older than what asked for this one
       const url = location.pathname + location.search;
       htmx.ajax("GET", url, { source: "#list", target: "#list", swap: "outerHTML" });
     }, delay);
@@ -29,32 +31,69 @@
   // The live socket. htmx's extension opens it; the swaps are ours, because it knows neither <template> nor rows that
   // are not on this page, and the reconnecting is ours for close codes it takes for an end.
 
-  const swapIn = (element) => {
+  const swapIn = (element, again) => {
     const target = byId(element.id);
     if (!target) return;
     element.removeAttribute("hx-swap-oob");
     if (element.dataset.refresh) {
       const list = byId("list");
-      if (list && list.dataset.list === element.dataset.refresh) refresh();
+      if (!again && list && list.dataset.list === element.dataset.refresh) refresh();
     } else if (element.childElementCount) {
       htmx.swap(target, element.outerHTML, { swapStyle: "outerHTML" });
     } else {
       target.replaceWith(element);
     }
   };
-  const swapAll = (fragment) => {
+  const swapAll = (fragment, again) => {
     for (const element of [...fragment.children]) {
-      if (element.localName === "template") swapAll(element.content);
-      else if (element.id) swapIn(element);
+      if (element.localName === "template") swapAll(element.content, again);
+      else if (element.id) swapIn(element, again);
     }
   };
+  const draw = (message, again = false) => {
+    const template = document.createElement("template");
+    template.innerHTML = message;
+    swapAll(template.content, again);
+  };
+
+  // A row that is replaced between press and release gets no click, so nothing is drawn while a button is held.
+  let held = false;
+  let waiting = [];
+  const release = () => setTimeout(() => {
+    held = false;
+    const messages = waiting;
+    waiting = [];
+    messages.forEach((message) => draw(message));
+  });
+  addEventListener("pointerdown", () => { held = true; }, true);
+  addEventListener("keydown", (event) => { held = held || event.key === " "; }, true);
+  for (const end of ["pointerup", "pointercancel", "keyup", "blur", "dragend"]) addEventListener(end, release, true);
+
+  // A list on its way may be older than a row drawn meanwhile: such rows are drawn once more on top of it.
+  const isList = (event) => event.detail.target && event.detail.target.id === "list";
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (isList(event)) meanwhile = [];
+  });
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (!isList(event) || !held || event.detail.requestConfig.elt.id !== "list") return;
+    event.detail.shouldSwap = false;
+    refresh(300);
+  });
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (!isList(event) || !meanwhile) return;
+    const messages = meanwhile;
+    meanwhile = null;
+    messages.forEach((message) => draw(message, true));
+  });
+
   document.addEventListener("htmx:wsBeforeMessage", (event) => {
     event.preventDefault();
-    const template = document.createElement("template");
-    template.innerHTML = event.detail.message;
-    swapAll(template.content);
+    const { message } = event.detail;
+    if (meanwhile) meanwhile.push(message);
+    if (held) waiting.push(message);
+    else draw(message);
     const live = document.querySelector("#list[data-live-filter]");
-    if (live && event.detail.message.includes("data-state=")) refresh(500);
+    if (live && message.includes("data-state=")) refresh(500);
   });
 
   const SIGNED_OUT = 4401;
