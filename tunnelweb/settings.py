@@ -5,6 +5,7 @@ TUNNELWEB_HOSTS   further host names the dashboard may be opened by, comma separ
 TUNNELWEB_DEBUG   1 shows tracebacks in the browser; for development only
 """
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -91,11 +92,12 @@ LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "forwards:list"
 LOGOUT_REDIRECT_URL = "sign-in"
 
-# Browsers send cookies to every port of a host, so a web app opened through a forward on localhost shares our
-# jar: names of our own keep the two from overwriting each other.
-SESSION_COOKIE_NAME = "tunnelweb_session"
+# Browsers send cookies to every port of a host, so a web app opened through a forward on localhost shares our jar, and
+# so does a second Tunnelweb on another port: names of our own keep them from overwriting each other.
+_INSTALLATION = hashlib.sha256(str(DATA_DIR).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+SESSION_COOKIE_NAME = f"tunnelweb_session_{_INSTALLATION}"
 SESSION_COOKIE_SAMESITE = "Strict"
-CSRF_COOKIE_NAME = "tunnelweb_csrf"
+CSRF_COOKIE_NAME = f"tunnelweb_csrf_{_INSTALLATION}"
 CSRF_COOKIE_SAMESITE = "Strict"
 CSRF_COOKIE_HTTPONLY = True
 X_FRAME_OPTIONS = "DENY"

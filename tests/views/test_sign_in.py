@@ -1,3 +1,4 @@
+import re
 from urllib.parse import unquote
 
 import pytest
@@ -101,7 +102,7 @@ def test_a_link_of_another_user_ends_the_session_of_the_first(client, user) -> N
 def test_the_session_cookie_is_out_of_reach_of_scripts_and_other_sites(client, user) -> None:
     cookie = client.get(link(user)).cookies[settings.SESSION_COOKIE_NAME]
 
-    assert settings.SESSION_COOKIE_NAME == "tunnelweb_session"
+    assert re.fullmatch(r"tunnelweb_session_[0-9a-f]{8}", settings.SESSION_COOKIE_NAME)
     assert cookie["httponly"]
     assert cookie["samesite"] == "Strict"
 
