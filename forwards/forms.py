@@ -42,6 +42,8 @@ class ForwardForm(forms.ModelForm):
         super().__init__(*args, **kwargs)
         self.overlapping = []
         if isinstance(server := self.fields["server"], forms.ModelChoiceField):
+            if not self.instance.pk and len(only := Server.objects.values_list("pk", flat=True)[:2]) == 1:
+                self.initial.setdefault("server", only[0])
             server.empty_label = None if self.initial.get("server") else _("Choose a server")
 
     def _clean_fields(self) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from django.contrib.auth.middleware import LoginRequiredMiddleware as DjangoLoginRequired
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import render, resolve_url
+from django.shortcuts import redirect, render, resolve_url
 from django.utils.cache import patch_vary_headers
 from django.utils.http import urlencode
 from django_htmx.http import HttpResponseClientRedirect, push_url, trigger_client_event
@@ -59,8 +59,10 @@ def done(*, toast: str = "", level: str = "success", close: bool = False, refres
     return response
 
 
-def saved(toast: str) -> HttpResponse:
-    """Answer a dialog that did its work: it closes, and the list behind it is fetched anew."""
+def saved(request: HttpRequest, toast: str, home: str) -> HttpResponse:
+    """Answer a dialog that did its work: it closes, and the list behind it (`home`) is fetched anew."""
+    if not _is_part(request):
+        return redirect(home)
     return done(toast=toast, close=True, refresh=True)
 
 

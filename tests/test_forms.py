@@ -162,6 +162,12 @@ def test_remote_forwards_overlap_per_server(server):
     assert forward_form(other, kind="remote", remote_port="8080").is_valid()
 
 
+def test_the_only_server_is_chosen_already_and_one_of_several_is_not(server):
+    assert ForwardForm().initial["server"] == server.pk
+    Server.objects.create(name="Other", host="other.example", user="x")
+    assert "server" not in ForwardForm().initial
+
+
 def test_a_taken_port_must_be_a_port():
     assert TakePortForm({"port": "6380"}).is_valid()
     assert not TakePortForm({"port": "70000"}).is_valid()

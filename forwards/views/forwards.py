@@ -21,7 +21,7 @@ def add(request: HttpRequest) -> HttpResponse:
     form = ForwardForm(request.POST or None)
     if form.is_valid():
         services.save_forward(form.save(commit=False))
-        return htmx.saved(_("Forward added."))
+        return htmx.saved(request, _("Forward added."), "forwards:list")
     return htmx.dialog(request, "forwards/form.html", {"form": form})
 
 
@@ -33,7 +33,7 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
     form = ForwardForm(request.POST or None, instance=forward)
     if form.is_valid():
         services.save_forward(form.save(commit=False))
-        return htmx.saved(_("Forward saved."))
+        return htmx.saved(request, _("Forward saved."), "forwards:list")
     return htmx.dialog(request, "forwards/form.html", {"form": form, "forward": forward})
 
 
@@ -49,7 +49,7 @@ def delete(request: HttpRequest, pk: int) -> HttpResponse:
     forward = get_object_or_404(Forward.objects.for_rows(), pk=pk)
     if request.method == "POST":
         services.delete_forwards([forward])
-        return htmx.saved(_("Forward deleted."))
+        return htmx.saved(request, _("Forward deleted."), "forwards:list")
     return htmx.dialog(request, "forwards/delete.html", {"forward": forward})
 
 

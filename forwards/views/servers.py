@@ -23,7 +23,7 @@ def add(request: HttpRequest) -> HttpResponse:
     form = ServerForm(request.POST or None)
     if form.is_valid():
         services.save_server(form.save(commit=False))
-        return htmx.saved(_("Server added."))
+        return htmx.saved(request, _("Server added."), "forwards:servers")
     return htmx.dialog(request, "servers/form.html", {"form": form})
 
 
@@ -33,7 +33,7 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
     form = ServerForm(request.POST or None, instance=server)
     if form.is_valid():
         services.save_server(form.save(commit=False))
-        return htmx.saved(_("Server saved."))
+        return htmx.saved(request, _("Server saved."), "forwards:servers")
     return htmx.dialog(request, "servers/form.html", {"form": form, "server": server})
 
 
@@ -45,7 +45,7 @@ def delete(request: HttpRequest, pk: int) -> HttpResponse:
             services.delete_servers([server])
         except ProtectedError:
             return htmx.dialog(request, "servers/delete.html", {"server": server})
-        return htmx.saved(_("Server deleted."))
+        return htmx.saved(request, _("Server deleted."), "forwards:servers")
     return htmx.dialog(request, "servers/delete.html", {"server": server})
 
 

@@ -184,6 +184,11 @@ def test_adding_closes_the_dialog_and_loads_the_list_anew(htmx, server):
     assert Forward.objects.get().name == "MySQL to localhost"
 
 
+def test_a_browser_without_scripts_gets_back_to_the_list(browser, server):
+    response = browser.post("/forwards/add/", {**TYPED, "server": server.pk})
+    assert (response.status_code, response["Location"]) == (302, "/")
+
+
 def test_a_form_with_an_error_keeps_everything_typed(htmx, server):
     response = htmx.post("/forwards/add/", {**TYPED, "server": server.pk, "local_port": "70000", "remote_host": "a..b"})
     assert response.status_code == 200
