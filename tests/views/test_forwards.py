@@ -38,13 +38,14 @@ def test_without_servers_the_page_leads_to_add_one(browser):
     response = browser.get("/")
     assert "First, a server" in response.text
     assert reverse("forwards:servers") in response.text
-    assert "Add Forward" not in response.text
+    assert "Add a server first" in browser.get("/forwards/add/").text
 
 
 def test_without_forwards_the_page_offers_to_add_one(browser, server):
     response = browser.get("/")
     assert "No forwards yet" in response.text
     assert 'hx-get="/forwards/add/"' in response.text
+    assert "Add a server first" not in browser.get("/forwards/add/").text
 
 
 def test_the_page_shows_rows_and_opens_the_websocket(browser, forward, worker):
