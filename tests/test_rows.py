@@ -1,23 +1,19 @@
 from datetime import timedelta
 from html.parser import HTMLParser
-from itertools import product
 
 import pytest
 from django.utils import timezone
 
 from forwards import rows
-from forwards.listing import state_filter
 from forwards.models import (
     ConnectionTest,
     Forward,
     ForwardKind,
-    ForwardState,
     ForwardStatus,
     HostKey,
     Server,
     ServerStatus,
 )
-from forwards.shown import UNKNOWN, shown
 
 pytestmark = pytest.mark.django_db
 
@@ -207,19 +203,6 @@ def test_counters_read_as_in_the_row(server):
 def test_a_refresh_names_its_list():
     tags = Tags(rows.refresh_oob(rows.FORWARD_LIST))
     assert (tags.attributes["id"], tags.attributes["data-refresh"]) == ("live-refresh", "forwards")
-
-
-def test_every_state_can_be_filtered_for_as_it_is_shown(server):
-    states = [*ForwardState.values, ""]
-    for state, enabled, generation in product(states, (True, False), (0, 1)):
-        status = {"generation": generation} if state else {}
-        make(server, state, enabled=enabled, **status)
-    forwards = list(Forward.objects.for_rows())
-    for alive in (True, False):
-        for wanted in [*ForwardState.values, UNKNOWN]:
-            expected = {each.pk for each in forwards if shown(each, worker_alive=alive).state == wanted}
-            found = Forward.objects.filter(state_filter(wanted, worker_alive=alive))
-            assert {each.pk for each in found} == expected, (alive, wanted)
 
 
 # Servers
