@@ -10,8 +10,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
@@ -20,7 +20,6 @@ _CONFIG = """
 Port {port}
 ListenAddress 127.0.0.1
 ListenAddress ::1
-HostKey {folder}/host_key
 AuthorizedKeysFile {folder}/authorized_keys
 PidFile {folder}/sshd.pid
 StrictModes no
@@ -61,21 +60,33 @@ def free_port() -> int:
 
 
 class Sshd:
-    """One sshd process. `extra` are further lines of sshd_config; `user` may sign in with `key`."""
+    """One sshd process. `extra` are further lines of sshd_config; `user` may sign in with `key`.
 
-    def __init__(self, folder: Path, extra: str = "") -> None:
+    `host_keys` are the kinds of its host keys, of which `host_key` is the first.
+    """
+
+    def __init__(self, folder: Path, extra: str = "", host_keys: Sequence[str] = ("ed25519",)) -> None:
         self.folder = folder
         self.extra = extra
         self.port = free_port()
         self.user = pwd.getpwuid(os.getuid()).pw_name
         self.key = keygen(folder / "client_key")
-        self.host_key = keygen(folder / "host_key")
+        self.host_keys = [keygen(folder / f"host_key_{kind}", kind=kind) for kind in host_keys]
         (folder / "authorized_keys").write_text(public_key(self.key) + "\n")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def host_key(self) -> Path:
+        return self.host_keys[0]
+
+    @property
     def public_host_key(self) -> str:
         return public_key(self.host_key)
+
+    @property
+    def log(self) -> str:
+        """What it logged so far; sign-ins only with `LogLevel VERBOSE` among the extra lines."""
+        return (self.folder / "sshd.log").read_text(errors="replace")
 
     def start(self) -> None:
         """Start and return once it accepts connections."""
@@ -84,7 +95,8 @@ class Sshd:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         config = self.folder / "sshd_config"
         # The first value of a keyword counts, so what a test asks for comes first.
-        config.write_text(self.extra + _CONFIG.format(port=self.port, folder=self.folder))
+        keys = "".join(f"HostKey {key}\n" for key in self.host_keys)
+        config.write_text(self.extra + keys + _CONFIG.format(port=self.port, folder=self.folder))
         with (self.folder / "sshd.log").open("ab") as log:
             self._process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log, start_new_session=True)
         deadline = time.monotonic() + 10
@@ -101,8 +113,11 @@ class Sshd:
         """End the server and every session it serves."""
         if self._process is None:
             return
+        # Stopped, it takes in nobody between the end of the sessions and its own.
+        self._process.send_signal(signal.SIGSTOP)
         self.kill_sessions()
         self._process.terminate()
+        self._process.send_signal(signal.SIGCONT)
         self._process.wait(timeout=10)
         self._process = None
 
@@ -112,9 +127,17 @@ class Sshd:
             return []
         tree = [self._process.pid]
         for pid in tree:
-            for task in Path(f"/proc/{pid}/task").glob("*/children"):
-                tree += [int(child) for child in task.read_text().split()]
+            tree += _children(pid)
         return tree[1:]
+
+    def connections(self) -> int:
+        """Return how many connections it serves."""
+        return len(_children(self._process.pid)) if self._process else 0
+
+    def freeze(self) -> None:
+        """Make every session stand still, its connection open, until it is killed."""
+        for pid in self.sessions():
+            os.kill(pid, signal.SIGSTOP)
 
     def kill_sessions(self) -> None:
         """Cut every connection, the server itself staying up."""
@@ -125,13 +148,22 @@ class Sshd:
                 continue
 
 
+def _children(pid: int) -> list[int]:
+    children = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        # A process may end while it is being looked at.
+        with suppress(OSError):
+            children += [int(child) for child in task.read_text().split()]
+    return children
+
+
 @contextmanager
-def running(extra: str = "") -> Iterator[Sshd]:
+def running(extra: str = "", host_keys: Sequence[str] = ("ed25519",)) -> Iterator[Sshd]:
     """Run an sshd for the length of a `with` block."""
     folder = Path(tempfile.mkdtemp(prefix="tunnelweb-sshd-"))
-    server = Sshd(folder, extra)
-    server.start()
+    server = Sshd(folder, extra, host_keys)
     try:
+        server.start()
         yield server
     finally:
         server.stop()

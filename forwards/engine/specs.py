@@ -122,7 +122,7 @@ def parse_user(text: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Say whether a listener on `host` can be reached from its own machine only."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
@@ -201,6 +201,8 @@ class ForwardSpec:
 
     def __post_init__(self) -> None:
         parse_port(self.listen_port, listening=True)
+        # SSH servers take a blank host for every interface; here, as for OpenSSH's own client, it is loopback.
+        object.__setattr__(self, "listen_host", parse_bind_host(self.listen_host))
         if self.kind is not Kind.DYNAMIC:
             parse_port(self.dest_port, listening=False)
             parse_host(self.dest_host)

@@ -17,6 +17,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
+        self._ending: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
         return len(self._running)
@@ -30,13 +31,20 @@ class Tasks:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
+        self._ending.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("Task %s failed", task.get_name(), exc_info=error)
+
+    def end(self, task: asyncio.Task[Any]) -> None:
+        """Cancel one of these tasks. Once: a second cancel would interrupt the clean-up that the first one began."""
+        if task in self._running and task not in self._ending:
+            self._ending.add(task)
+            task.cancel()
 
     async def cancel(self, patience: float = 5) -> None:
         """Cancel every task and wait for their ends, at most `patience` seconds."""
         for task in self._running:
-            task.cancel()
+            self.end(task)
         if self._running:
             await asyncio.wait(set(self._running), timeout=patience)
 
@@ -51,8 +59,11 @@ async def within(
     """
     task = keeper.spawn(_outcome(coroutine), name)
     try:
-        value, error = await asyncio.wait_for(asyncio.shield(task), seconds)
+        # Not wait_for(): Python 3.11's returns the result to a caller that was cancelled in that moment.
+        async with asyncio.timeout(seconds):
+            value, error = await asyncio.shield(task)
     except (TimeoutError, asyncio.CancelledError):
+        # Called in the loop's next turn if the task is done already.
         task.add_done_callback(lambda late: _undo_late(late, undo))
         raise
     if error is not None:
