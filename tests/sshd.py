@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -47,12 +48,16 @@ def public_key(private: Path) -> str:
 
 
 def free_port() -> int:
-    """Return a TCP port that was free on both loopback addresses a moment ago."""
+    """Return a TCP port that was free on both loopback addresses a moment ago.
+
+    It lies below those the system gives to outgoing connections, of which busy tests make many.
+    """
     while True:
+        port = random.randrange(10_000, 32_000)
         with socket.socket(socket.AF_INET) as four, socket.socket(socket.AF_INET6) as six:
-            four.bind(("127.0.0.1", 0))
-            port = four.getsockname()[1]
+            six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             try:
+                four.bind(("127.0.0.1", port))
                 six.bind(("::1", port))
             except OSError:
                 continue

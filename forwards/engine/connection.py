@@ -12,11 +12,15 @@ import asyncssh
 
 from forwards.engine.auth import credentials
 from forwards.engine.backoff import HEALTHY_AFTER, Backoff
+from forwards.engine.ciphers import ciphers
 from forwards.engine.errors import EngineError, Retry, connect_error, host_key_error, jump_error, lost_error
+from forwards.engine.fastpath import FastWire, is_usable
 from forwards.engine.hostkeys import HostKeyCheck, wanted_algorithms
+from forwards.engine.sockets import connected
 from forwards.engine.specs import ServerSpec
 from forwards.engine.states import Problem, ServerStatus, State, may_follow
 from forwards.engine.tasks import Tasks, within
+from forwards.engine.wire import Wire
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +44,14 @@ class _Client(asyncssh.SSHClient):
 
 
 class Session:
-    """An established SSH connection and the future that tells why it ended."""
+    """An established SSH connection, the wire its channels send by, and the future that tells why it ended."""
 
-    def __init__(self, conn: asyncssh.SSHClientConnection, lost: asyncio.Future[BaseException | None]) -> None:
+    def __init__(
+        self, conn: asyncssh.SSHClientConnection, lost: asyncio.Future[BaseException | None], wire: Wire | None = None
+    ) -> None:
         self.conn = conn
         self.lost = lost
+        self.wire = wire or Wire(conn)
 
     async def close(self) -> None:
         """Disconnect; after CLOSE_TIMEOUT seconds without an answer the socket is dropped."""
@@ -53,6 +60,19 @@ class Session:
             await asyncio.wait_for(self.conn.wait_closed(), CLOSE_TIMEOUT)
         except TimeoutError:
             self.conn.abort()
+
+
+class _FastTunnel:
+    """Lets asyncssh.connect(tunnel=…) work on a socket of ours, by the fast path. `wire` is there once connected."""
+
+    def __init__(self) -> None:
+        self.wire: FastWire | None = None
+
+    async def create_connection(self, factory: Callable[[], Any], host: str, port: int) -> tuple[Any, Any]:
+        conn = factory()
+        self.wire = FastWire(conn, await connected(host, port))
+        self.wire.start()
+        return self.wire, conn
 
 
 class _JumpTunnel:
@@ -81,7 +101,8 @@ async def open_session(server: ServerSpec, via: tuple[ServerSpec, Session] | Non
     """
     check = HostKeyCheck(server.host_keys)
     lost: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-    tunnel = _JumpTunnel(via[1], server.connect_timeout, keeper) if via else ()
+    fast = _FastTunnel() if not via and is_usable() else None
+    tunnel = _JumpTunnel(via[1], server.connect_timeout, keeper) if via else fast or ()
     try:
         async with asyncio.timeout(server.connect_timeout), credentials(server) as signing_in:
             conn = await asyncssh.connect(
@@ -98,6 +119,8 @@ async def open_session(server: ServerSpec, via: tuple[ServerSpec, Session] | Non
                 keepalive_interval=server.keepalive_interval,
                 keepalive_count_max=server.keepalive_count_max,
                 utf8_decode_errors="replace",
+                encryption_algs=ciphers(),
+                compression_algs=None,
                 client_version="Tunnelweb",
                 **signing_in,
             )
@@ -108,7 +131,7 @@ async def open_session(server: ServerSpec, via: tuple[ServerSpec, Session] | Non
         if meaning.problem.code == "internal":
             logger.exception("Connecting to server %s failed in an unknown way", server.id)
         raise meaning from None
-    return Session(conn, lost)
+    return Session(conn, lost, fast.wire if fast else None)
 
 
 class ServerConnection:

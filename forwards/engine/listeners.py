@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import asyncssh
 
-from forwards.engine.binding import BACKLOG, bind
+from forwards.engine.binding import bind
+from forwards.engine.connection import Session
 from forwards.engine.errors import EngineError, Retry
-from forwards.engine.relay import Accepted, Relay, SocketEnd, Traffic, reset
+from forwards.engine.relay import Relay, Traffic
+from forwards.engine.sockets import connected, prepare, reset
 from forwards.engine.socks import Handshake, Reply, Request
 from forwards.engine.socks_front import SocksFront, reply_to_failure
 from forwards.engine.specs import ANY_INTERFACE, ForwardSpec, Kind, is_loopback
@@ -20,14 +25,19 @@ from forwards.engine.tasks import Tasks, within
 logger = logging.getLogger(__name__)
 
 MAX_CLIENTS = 1000
+# Accepted in one turn of the loop; others have theirs in between.
+ACCEPTED_AT_ONCE = 64
 CHANNEL_TIMEOUT = 60.0
 DIAL_TIMEOUT = 30.0
-JOIN_TIMEOUT = 5.0
-CLOSE_TIMEOUT = 3.0
 REMOTE_LISTEN_TIMEOUT = 15.0
+CLOSE_TIMEOUT = 3.0
+# How long to leave clients in the kernel's queue when no more files can be opened.
+NO_FILES_PAUSE = 1.0
 
 # Gives the SSH connection a client's channel is opened on; waits a while for one. Raises TimeoutError.
-Connect = Callable[[], Awaitable[asyncssh.SSHClientConnection]]
+Connect = Callable[[], Awaitable[Session]]
+# The connection there is now, None while there is none.
+Current = Callable[[], Session | None]
 # Hears how each way to the destination ended: None for well, else why not.
 Outcome = Callable[[BaseException | None], None]
 
@@ -54,101 +64,136 @@ class Listener:
             relay.abort()
         await self._tasks.cancel()
 
-    def _new_relay(self, greeting: bytes = b"", early: bytes = b"") -> Relay:
-        relay = Relay(self.traffic, self._relays.discard, greeting=greeting, early=early)
-        self._relays.add(relay)
-        return relay
-
 
 class LocalListener(Listener):
     """Listens on this machine, for a local or a dynamic forward."""
 
-    def __init__(self, forward: ForwardSpec, traffic: Traffic, connect: Connect, on_outcome: Outcome) -> None:
+    def __init__(
+        self, forward: ForwardSpec, traffic: Traffic, connect: Connect, current: Current, on_outcome: Outcome
+    ) -> None:
         super().__init__(forward, traffic, on_outcome)
         self._connect = connect
-        self._servers: list[asyncio.Server] = []
-        self._handshaking: set[asyncio.Transport] = set()
+        self._current = current
+        self._loop = asyncio.get_running_loop()
+        self._listening: list[socket.socket] = []
+        # Accepted sockets without a relay: in a SOCKS handshake, or waiting for the server to come back.
+        self._pending: set[socket.socket] = set()
+        self._fronts: dict[socket.socket, SocksFront] = {}
+        self._timers: dict[Relay, asyncio.TimerHandle] = {}
 
     async def open(self) -> None:
         """Listen and accept. Raises EngineError."""
-        sockets = await bind(self.forward)
-        self.port = sockets[0].getsockname()[1]
-        loop = asyncio.get_running_loop()
-        for bound in sockets:
-            self._servers.append(await loop.create_server(self._accept, sock=bound, backlog=BACKLOG))
+        self._listening = await bind(self.forward)
+        self.port = self._listening[0].getsockname()[1]
+        for listening in self._listening:
+            self._loop.add_reader(listening.fileno(), self._accept, listening)
 
     async def close(self) -> None:
-        for server in self._servers:
-            server.close()
-        for transport in list(self._handshaking):
-            reset(transport)
+        for listening in self._listening:
+            self._loop.remove_reader(listening.fileno())
+            listening.close()
+        self._listening.clear()
+        for front in list(self._fronts.values()):
+            front.cancel()
         await self._cut_clients()
-        # uvloop closes the listening socket in the loop's next turn.
-        await asyncio.sleep(0)
-        self._servers.clear()
+        for sock in list(self._pending):
+            self._forget_pending(sock)
+            reset(sock)
 
-    def _accept(self) -> asyncio.Protocol:
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                sock, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                logger.warning("Forward %s cannot accept a client: %s", self.forward.id, error.strerror)
+                self._loop.remove_reader(listening.fileno())
+                self._loop.call_later(NO_FILES_PAUSE, self._accept_again, listening)
+                return
+            self._take(sock)
+
+    def _accept_again(self, listening: socket.socket) -> None:
+        if listening in self._listening:
+            self._loop.add_reader(listening.fileno(), self._accept, listening)
+
+    def _take(self, sock: socket.socket) -> None:
+        if self.traffic.active + len(self._pending) >= MAX_CLIENTS:
+            reset(sock)
+            return
+        prepare(sock)
         if self.forward.kind is Kind.DYNAMIC:
-            return SocksFront(self._begin_handshake, self._handshaking.discard, self._relay_to)
-        return Accepted(self._relay_to_destination)
+            self._pending.add(sock)
+            self._fronts[sock] = SocksFront(sock, self._asked_for, self._forget_pending)
+        else:
+            self._relay(sock, self.forward.dest_host, self.forward.dest_port)
 
-    def _is_full(self, transport: asyncio.Transport) -> bool:
-        if self.traffic.active + len(self._handshaking) < MAX_CLIENTS:
-            return False
-        reset(transport)
-        return True
+    def _forget_pending(self, sock: socket.socket) -> None:
+        self._pending.discard(sock)
+        self._fronts.pop(sock, None)
 
-    def _begin_handshake(self, transport: asyncio.Transport) -> bool:
-        if self._is_full(transport):
-            return False
-        self._handshaking.add(transport)
-        return True
+    def _asked_for(self, sock: socket.socket, request: Request, handshake: Handshake) -> None:
+        self._forget_pending(sock)
+        self._relay(sock, request.host, request.port, handshake, request.early)
 
-    def _relay_to_destination(self, transport: asyncio.Transport) -> None:
-        if not self._is_full(transport):
-            relay = self._new_relay()
-            relay.adopt(transport)
-            self._tasks.spawn(self._open_channel(relay, self.forward.dest_host, self.forward.dest_port), "client")
-
-    def _relay_to(self, transport: asyncio.Transport, request: Request, handshake: Handshake) -> None:
-        relay = self._new_relay(handshake.reply(Reply.GRANTED), request.early)
-        relay.adopt(transport)
-        self._tasks.spawn(self._open_for_socks(relay, transport, request, handshake), "socks client")
-
-    async def _open_for_socks(
-        self, relay: Relay, transport: asyncio.Transport, request: Request, handshake: Handshake
+    def _relay(
+        self, sock: socket.socket, host: str, port: int, handshake: Handshake | None = None, early: bytes = b""
     ) -> None:
-        error = await self._open_channel(relay, request.host, request.port)
-        if error and not transport.is_closing():
-            transport.write(handshake.reply(reply_to_failure(error)))
-            transport.close()
+        """Open the SSH channel of a client at once, or as soon as the server is back."""
+        session = self._current()
+        if session is not None:
+            self._open(session, sock, host, port, handshake, early)
+        else:
+            self._pending.add(sock)
+            self._tasks.spawn(self._relay_later(sock, host, port, handshake, early), "waiting client")
 
-    async def _open_channel(self, relay: Relay, host: str, port: int) -> Exception | None:
-        """Open the SSH channel of one client and start relaying; return why that failed.
-
-        The client of a local forward is reset then; one of a dynamic forward is still owed its SOCKS reply.
-        """
-        transport = cast(asyncio.Transport, relay.transport)
-        origin_host, origin_port = (transport.get_extra_info("peername") or ("", 0))[:2]
+    async def _relay_later(
+        self, sock: socket.socket, host: str, port: int, handshake: Handshake | None, early: bytes
+    ) -> None:
         try:
-            conn = await self._connect()
-            await within(
-                CHANNEL_TIMEOUT,
-                conn.create_connection(lambda: relay, host, port, origin_host, origin_port),
-                keeper=self._late,
-                name="channel",
-                undo=lambda opened: opened[0].abort(),
-            )
-        except (asyncssh.Error, OSError, TimeoutError) as error:
-            self._on_outcome(error)
-            if self.forward.kind is not Kind.DYNAMIC:
-                relay.abort()
-            return error
-        except BaseException:
+            session = await self._connect()
+        except TimeoutError as error:
+            if handshake:
+                with contextlib.suppress(OSError):
+                    sock.send(handshake.reply(reply_to_failure(error)))
+            reset(sock)
+            return
+        finally:
+            self._forget_pending(sock)
+        self._open(session, sock, host, port, handshake, early)
+
+    def _open(
+        self, session: Session, sock: socket.socket, host: str, port: int, handshake: Handshake | None, early: bytes
+    ) -> None:
+        relay = Relay(session.wire, sock, self.traffic, partial(self._answered, handshake), self._relays.discard)
+        self._relays.add(relay)
+        if handshake:
+            relay.greeting = handshake.reply(Reply.GRANTED)
+            relay.early = early
+        try:
+            origin = sock.getpeername()
+            relay.open_direct(host, port, origin[0], origin[1])
+        except OSError:
             relay.abort()
-            raise
-        self._on_outcome(None)
-        return None
+        except asyncssh.ChannelOpenError as error:
+            self._answered(handshake, relay, error)
+        else:
+            self._timers[relay] = self._loop.call_later(CHANNEL_TIMEOUT, self._too_late, handshake, relay)
+
+    def _too_late(self, handshake: Handshake | None, relay: Relay) -> None:
+        self._answered(handshake, relay, TimeoutError())
+
+    def _answered(self, handshake: Handshake | None, relay: Relay, error: Exception | None) -> None:
+        """The channel of a client is open, or not: a SOCKS client is told why, another one is reset."""
+        if timer := self._timers.pop(relay, None):
+            timer.cancel()
+        self._on_outcome(error)
+        if error is None:
+            return
+        if handshake:
+            relay.end(handshake.reply(reply_to_failure(error)))
+        else:
+            relay.abort()
 
 
 class RemoteListener(Listener):
@@ -157,19 +202,24 @@ class RemoteListener(Listener):
     def __init__(self, forward: ForwardSpec, traffic: Traffic, on_outcome: Outcome) -> None:
         super().__init__(forward, traffic, on_outcome)
         self._listener: asyncssh.SSHListener | None = None
+        self._session: Session | None = None
         self._closing = False
         # Connections of our own that look whether the port is public; they are no clients.
         self.expected_probes = 0
 
-    async def open(self, conn: asyncssh.SSHClientConnection, server_name: str) -> None:
+    async def open(self, session: Session, server_name: str) -> None:
         """Ask the server to listen (RFC 4254, 7.1). Raises EngineError."""
+        self._session = session
         host = self.forward.listen_host
         # The empty string is RFC 4254's name for every interface.
         wire_host = "" if host == ANY_INTERFACE else host
         names: dict[str, Any] = {"server": server_name, "port": self.forward.listen_port}
 
         async def ask() -> asyncssh.SSHListener:
-            return await conn.create_server(self._accept, wire_host, self.forward.listen_port)
+            listener = await session.conn.create_server(_never, wire_host, self.forward.listen_port)
+            # Before anything else may run, so that no client meets asyncssh's own way of accepting.
+            cast(Any, listener).process_connection = self._accept
+            return listener
 
         try:
             self._listener = await within(
@@ -191,31 +241,41 @@ class RemoteListener(Listener):
             except TimeoutError:
                 logger.warning("The server did not confirm that port %s is closed", self.port)
 
-    async def _accept(self, orig_host: str, orig_port: int) -> asyncssh.SSHTCPSession[bytes]:
-        """Connect one client to the destination. Raises ChannelOpenError, as asyncssh expects it."""
+    def _accept(self, orig_host: str, orig_port: int) -> tuple[Relay, None]:
+        """Take a client the server accepted, as asyncssh's listener does. Raises ChannelOpenError."""
+        if self._session is None or self._closing:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "closing")
         if self.expected_probes and is_loopback(orig_host):
             self.expected_probes -= 1
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "probe")
-        if self._closing or self.traffic.active >= MAX_CLIENTS:
+        if self.traffic.active >= MAX_CLIENTS:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, "too many connections")
-        relay = self._new_relay()
-        dialling = asyncio.get_running_loop().create_connection(
-            lambda: SocketEnd(relay), self.forward.dest_host, self.forward.dest_port
-        )
+        relay = Relay(self._session.wire, None, self.traffic, lambda relay, error: None, self._relays.discard)
+        relay.register()
+        self._relays.add(relay)
+        self._tasks.spawn(self._dial(relay), "dial")
+        return relay, None
+
+    async def _dial(self, relay: Relay) -> None:
+        """Connect to the destination from here, then open the channel, or say why not."""
         try:
-            await asyncio.wait_for(dialling, DIAL_TIMEOUT)
+            async with asyncio.timeout(DIAL_TIMEOUT):
+                relay.dialled(await connected(self.forward.dest_host, self.forward.dest_port))
         except (OSError, UnicodeError) as error:
+            relay.refuse(asyncssh.OPEN_CONNECT_FAILED, "Connection failed")
             relay.abort()
             self._on_outcome(error)
-            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "Connection failed") from None
+            return
         except BaseException:
+            relay.refuse(asyncssh.OPEN_CONNECT_FAILED, "Closing")
             relay.abort()
             raise
         self._on_outcome(None)
-        # asyncssh opens the channel when this returns; should the connection have ended meanwhile, nobody tells us.
-        asyncio.get_running_loop().call_later(JOIN_TIMEOUT, self._drop_unjoined, relay)
-        return relay
-
-    def _drop_unjoined(self, relay: Relay) -> None:
-        if not relay.joined and relay in self._relays:
+        if relay.recv_id is None:
             relay.abort()
+        else:
+            relay.accept()
+
+
+def _never(orig_host: str, orig_port: int) -> asyncssh.SSHTCPSession[bytes]:
+    raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "not ready")

@@ -1,24 +1,26 @@
-"""One client connection: bytes between a socket and an SSH channel, counted, with backpressure and half-close.
+"""One client connection: bytes between its socket and its SSH channel, counted, with backpressure and half-close.
 
-Nothing is read from the socket before its channel is open, so that what a client sends waits in the kernel.
+Nothing is read from the socket before its channel is open, and then only what the channel's window allows: what a
+client sends too early, or too fast, waits in the kernel.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
-import struct
+from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
 
-import asyncssh
-from asyncssh.connection import SSHConnection
-
+from forwards.engine.channel import DATA, Channel
+from forwards.engine.sockets import reset
 from forwards.engine.states import Counters
+from forwards.engine.wire import Wire
 
-# close() then sends a reset: the client sees an error, never an end that looks like success.
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+logger = logging.getLogger(__name__)
+
+_MOST_BUFFERS = 256
 
 
 class Traffic:
@@ -37,213 +39,243 @@ class Traffic:
         return Counters(self.active, self.total, into_client, out_of_client)
 
 
-def reset(transport: asyncio.Transport) -> None:
-    """Close a TCP transport at once with a reset instead of an orderly end (RFC 9293, 3.5.3)."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None and not transport.is_closing():
-        # Gone already is what was wanted.
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    transport.abort()
+class Relay(Channel):
+    """A client's socket and its channel.
 
-
-def set_nodelay(transport: asyncio.BaseTransport) -> None:
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-class SocketEnd(asyncio.Protocol):
-    """The socket's side of a relay. Reads nothing until the relay has a channel."""
-
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        tcp = cast(asyncio.Transport, transport)
-        set_nodelay(tcp)
-        tcp.pause_reading()
-        self._relay.transport = tcp
-
-    def data_received(self, data: bytes) -> None:
-        self._relay.from_socket(data)
-
-    def eof_received(self) -> bool:
-        self._relay.socket_ended()
-        return True
-
-    def pause_writing(self) -> None:
-        self._relay.hold_channel()
-
-    def resume_writing(self) -> None:
-        self._relay.release_channel()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._relay.socket_lost(exc)
-
-
-class Relay(asyncssh.SSHTCPSession[bytes]):
-    """Both ends of one client connection; itself the session of the SSH channel.
-
-    `on_end` is called once, when the socket is gone. `transport` is None until a socket is there. `greeting` goes to
-    the socket before anything the channel brings: a SOCKS reply, which a fast server's first bytes must not overtake.
-    `early` goes to the channel first: what the client sent right behind its SOCKS request.
+    `on_open` is called once with None when the channel is open, or with the reason why it is not: the socket is then
+    still there, for a SOCKS reply or `abort`. `on_end` is called once when the socket is closed.
     """
 
+    __slots__ = (
+        "_chunks",
+        "_ended",
+        "_loop",
+        "_on_end",
+        "_on_open",
+        "_out",
+        "_peer_gone",
+        "_peer_ended",
+        "_reading",
+        "_shut",
+        "_socket_ended",
+        "early",
+        "greeting",
+        "sock",
+        "traffic",
+    )
+
     def __init__(
-        self, traffic: Traffic, on_end: Callable[[Relay], None], *, greeting: bytes = b"", early: bytes = b""
+        self,
+        wire: Wire,
+        sock: socket.socket | None,
+        traffic: Traffic,
+        on_open: Callable[[Relay, Exception | None], None],
+        on_end: Callable[[Relay], None],
     ) -> None:
-        self.transport: asyncio.Transport | None = None
-        self._greeting = greeting
-        self._early = early
-        traffic.from_socket += len(early)
-        self._channel: asyncssh.SSHTCPChannel[bytes] | None = None
-        self._traffic = traffic
+        super().__init__(wire)
+        self.sock = sock
+        self.traffic = traffic
+        # Goes to the socket before anything the channel brings: a SOCKS reply a fast server must not overtake.
+        self.greeting = b""
+        # Goes to the channel first: what a client sent right behind its SOCKS request.
+        self.early = b""
+        self._on_open = on_open
         self._on_end = on_end
-        self._channel_eof = False
-        self._socket_eof = False
-        self._ended = False
-        self._held = False
+        self._loop = asyncio.get_running_loop()
+        self._chunks: list[memoryview | bytes] = []
+        self._out: deque[bytes] | None = None
+        self._reading = self._socket_ended = self._peer_ended = self._peer_gone = self._shut = self._ended = False
         traffic.active += 1
         traffic.total += 1
 
-    @property
-    def joined(self) -> bool:
-        """Whether the SSH channel is open."""
-        return self._channel is not None
-
-    def adopt(self, transport: asyncio.Transport) -> None:
-        """Take over an accepted socket, not reading from it."""
-        transport.pause_reading()
-        transport.set_protocol(SocketEnd(self))
-        self.transport = transport
-
     def abort(self) -> None:
         """Cut both ends at once; the client gets a reset."""
-        if self.transport:
-            reset(self.transport)
-        else:
-            self._end()
-        if self._channel:
-            self._channel.abort()
+        self.close()
+        self._drop(in_order=False)
 
-    def _end(self) -> None:
+    def dialled(self, sock: socket.socket) -> None:
+        """Take over a socket connected for this relay, which may have been cut meanwhile."""
+        if self._ended:
+            reset(sock)
+        else:
+            self.sock = sock
+
+    def end(self, last: bytes) -> None:
+        """Close an unopened relay's socket in order, after some last bytes."""
+        if self.sock is not None and not self._ended:
+            with contextlib.suppress(OSError):
+                self.sock.send(last)
+        self._drop(in_order=True)
+
+    # The channel's side
+
+    def opened(self) -> None:
+        if self._ended or self.sock is None:
+            # The client left, or was cut, while its channel was being opened.
+            self.close()
+            return
+        self._on_open(self, None)
+        if self.greeting:
+            self.data(self.greeting)
+            self.traffic.from_channel -= len(self.greeting)
+            self.consumed -= len(self.greeting)
+            self.flush()
+        if self.early:
+            self._send(self.early)
+            self.early = b""
+        self.window_opened()
+
+    def refused(self, error: Exception) -> None:
         if not self._ended:
-            self._ended = True
-            self._traffic.active -= 1
-            self._on_end(self)
+            self._on_open(self, error)
 
-    # The socket's side, called by SocketEnd
+    def _send(self, data: bytes) -> None:
+        self.traffic.from_socket += len(data)
+        self.send_window -= len(data)
+        self.wire.send(DATA, self.send_id.to_bytes(4) + len(data).to_bytes(4) + data)
 
-    def from_socket(self, data: bytes) -> None:
-        self._traffic.from_socket += len(data)
-        if self._channel is None:
-            # uvloop starts reading an accepted socket although connection_made() paused it, so one read may come.
-            self._early += data
-            if self.transport is not None:
-                self.transport.pause_reading()
-        elif not self._channel.is_closing():
-            self._channel.write(data)
-
-    def socket_ended(self) -> None:
-        self._socket_eof = True
-        if self._channel is not None:
-            if self._channel_eof:
-                self._finish()
-            else:
-                self._channel.write_eof()
-
-    def hold_channel(self) -> None:
-        if self._channel is not None:
-            self._channel.pause_reading()
-
-    def release_channel(self) -> None:
-        if self._channel is not None:
-            self._channel.resume_reading()
-
-    def socket_lost(self, exc: Exception | None) -> None:
-        if self._channel is not None:
-            if exc is None and self._socket_eof:
-                self._channel.close()
-            else:
-                self._channel.abort()
-        self._end()
-
-    # The channel's side, called by asyncssh
-
-    def connection_made(self, chan: asyncssh.SSHTCPChannel[bytes]) -> None:
-        self._channel = chan
-        if self._ended or self.transport is None or self.transport.is_closing():
-            # The client left while its channel was being opened; nobody else would close the channel.
-            chan.abort()
+    def window_opened(self) -> None:
+        """Read from the client, if there is reason to and room for it."""
+        if self._reading or self._ended or self._socket_ended or not self.is_open or self.send_window <= 0:
             return
-        if self._greeting:
-            self.transport.write(self._greeting)
-        if self._early:
-            early, self._early = self._early, b""
-            chan.write(early)
-        if self._socket_eof:
-            chan.write_eof()
-        if not self._held:
-            self.transport.resume_reading()
+        if self.sock is not None:
+            self._reading = True
+            self._loop.add_reader(self.sock.fileno(), self._readable)
 
-    def data_received(self, data: bytes, datatype: Any = None) -> None:
-        self._traffic.from_channel += len(data)
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(data)
+    def data(self, data: memoryview | bytes) -> None:
+        self.traffic.from_channel += len(data)
+        if not self._ended:
+            self._chunks.append(data)
 
-    def eof_received(self) -> bool:
-        self._channel_eof = True
-        if self._socket_eof:
-            self._finish()
-        elif self.transport is not None and not self.transport.is_closing():
-            self.transport.write_eof()
-        return True
-
-    def pause_writing(self) -> None:
-        self._held = True
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        self._held = False
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.resume_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        chan, self._channel = self._channel, None
-        if self.transport is None:
-            self._end()
-        elif exc is not None or chan is None:
-            reset(self.transport)
-        else:
-            # asyncssh does not pass on an EOF whose data was held back when the close came. The two are told apart
-            # from an SSH connection that ended in between only once asyncssh has marked that one closed.
-            asyncio.get_running_loop().call_soon(self._channel_closed, chan.get_connection())
-
-    def _channel_closed(self, conn: SSHConnection) -> None:
-        if self.transport is None:
+    def flush(self) -> None:
+        chunks, self._chunks = self._chunks, []
+        if not chunks or self._ended or self.sock is None:
             return
-        if conn.is_closed() and not self._channel_eof:
-            reset(self.transport)
+        if self._out is not None:
+            self._out.extend(bytes(chunk) for chunk in chunks)
+            return
+        try:
+            sent = self.sock.send(chunks[0]) if len(chunks) == 1 else self.sock.sendmsg(chunks[:_MOST_BUFFERS])
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._socket_failed()
+            return
+        self._keep(chunks, sent)
+        self.delivered(sent)
+
+    def _keep(self, chunks: list[memoryview | bytes], sent: int) -> None:
+        """Copy what the socket did not take, and go on when it takes more."""
+        for chunk in chunks:
+            if sent >= len(chunk):
+                sent -= len(chunk)
+                continue
+            if self._out is None:
+                self._out = deque()
+                self._loop.add_writer(self._fileno(), self._writable)
+            self._out.append(bytes(chunk[sent:]))
+            sent = 0
+
+    def ended(self) -> None:
+        self._peer_ended = True
+        self._after_write()
+
+    def lost(self, error: Exception | None, *, in_order: bool) -> None:
+        if in_order or (self._peer_ended and self._out is None):
+            self._peer_gone = True
+            self._after_write()
         else:
-            self.transport.close()
+            self._drop(in_order=False)
 
-    def _finish(self) -> None:
-        """Both directions ended in order: flush and close."""
-        if self._channel is not None:
-            self._channel.close()
-        if self.transport is not None:
-            self.transport.close()
+    # The socket's side
 
+    def _fileno(self) -> int:
+        return self.sock.fileno() if self.sock is not None else -1
 
-class Accepted(asyncio.Protocol):
-    """A socket just accepted: handed on before anything is read from it."""
+    def _readable(self) -> None:
+        if self.send_window <= 0 or self.wire.full or self.sock is None:
+            self._stop_reading()
+            if self.wire.full:
+                self.wire.when_writable(self.window_opened)
+            return
+        try:
+            count = self.wire.pump(self.sock, self)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._socket_failed()
+            return
+        except Exception:
+            logger.exception("Relaying from a client failed")
+            self.abort()
+            return
+        self.traffic.from_socket += count
+        self.send_window -= count
+        if not count:
+            self._stop_reading()
+            self._socket_ended = True
+            self.send_eof()
+            self._after_write()
 
-    def __init__(self, take: Callable[[asyncio.Transport], None]) -> None:
-        self._take = take
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._fileno())
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        tcp = cast(asyncio.Transport, transport)
-        set_nodelay(tcp)
-        self._take(tcp)
+    def _writable(self) -> None:
+        """Go on writing what the socket did not take at once."""
+        sent = 0
+        try:
+            while self._out and self.sock is not None:
+                written = self.sock.send(self._out[0])
+                sent += written
+                if written < len(self._out[0]):
+                    self._out[0] = self._out[0][written:]
+                    break
+                self._out.popleft()
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self._socket_failed()
+            return
+        if not self._out:
+            self._out = None
+            self._loop.remove_writer(self._fileno())
+        self.delivered(sent)
+        self._after_write()
+
+    def _after_write(self) -> None:
+        """Pass on ends, once all that came before them is written."""
+        if self._out is not None or self._ended or self.sock is None:
+            return
+        if self._peer_gone:
+            self._drop(in_order=True)
+        elif self._peer_ended:
+            if self._socket_ended:
+                self.close()
+                self._drop(in_order=True)
+            elif not self._shut:
+                self._shut = True
+                with contextlib.suppress(OSError):
+                    self.sock.shutdown(socket.SHUT_WR)
+
+    def _socket_failed(self) -> None:
+        self.close()
+        self._drop(in_order=False)
+
+    def _drop(self, *, in_order: bool) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._chunks.clear()
+        if self.sock is not None:
+            self._stop_reading()
+            if self._out is not None:
+                self._loop.remove_writer(self._fileno())
+                self._out = None
+            if in_order:
+                self.sock.close()
+            else:
+                reset(self.sock)
+        self.traffic.active -= 1
+        self._on_end(self)

@@ -82,7 +82,7 @@ class ForwardRunner:
         """Open the listener unless it was held, and look once at what is behind it. Raises EngineError."""
         if self.forward.listens_on_server:
             remote = RemoteListener(self.forward, self.traffic, self._on_outcome)
-            await remote.open(session.conn, self.server.server.name)
+            await remote.open(session, self.server.server.name)
             self._listener = remote
         elif self._listener is None:
             self._listener = await self._open_local()
@@ -91,7 +91,7 @@ class ForwardRunner:
         self._tasks.spawn(self._probe(session, self._listener), f"probe of forward {self.forward.id}")
 
     async def _open_local(self) -> LocalListener:
-        local = LocalListener(self.forward, self.traffic, self._connect, self._on_outcome)
+        local = LocalListener(self.forward, self.traffic, self._connect, self._current, self._on_outcome)
         try:
             await local.open()
         except EngineError as error:
@@ -101,12 +101,15 @@ class ForwardRunner:
             await local.open()
         return local
 
-    async def _connect(self) -> asyncssh.SSHClientConnection:
-        """Return the connection a client's channel is opened on; one that is away is waited for a while."""
+    async def _connect(self) -> Session:
+        """Return the session a client's channel is opened on; one that is away is waited for a while."""
         async with asyncio.timeout(HOLD_SECONDS):
             while self.server.session is None:
                 await self.server.change()
-            return self.server.session.conn
+            return self.server.session
+
+    def _current(self) -> Session | None:
+        return self.server.session
 
     async def _probe(self, session: Session, listener: LocalListener | RemoteListener) -> None:
         if isinstance(listener, RemoteListener):

@@ -3,62 +3,80 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Callable
-from typing import cast
 
 import asyncssh
 
-from forwards.engine.relay import set_nodelay
-from forwards.engine.socks import Handshake, Refused, Reply, Request
+from forwards.engine.sockets import reset
+from forwards.engine.socks import MAX_HANDSHAKE, Handshake, Refused, Reply, Request
 
 SOCKS_HANDSHAKE_TIMEOUT = 10.0
 
 
-class SocksFront(asyncio.Protocol):
-    """A socket during its SOCKS handshake, which must end within SOCKS_HANDSHAKE_TIMEOUT seconds."""
+class SocksFront:
+    """Reads a request from a client within SOCKS_HANDSHAKE_TIMEOUT seconds.
+
+    `on_request` takes the socket over with what was asked for; `on_end` hears that it was closed without a request.
+    """
 
     def __init__(
         self,
-        begin: Callable[[asyncio.Transport], bool],
-        end: Callable[[asyncio.Transport], None],
-        relay_to: Callable[[asyncio.Transport, Request, Handshake], None],
+        sock: socket.socket,
+        on_request: Callable[[socket.socket, Request, Handshake], None],
+        on_end: Callable[[socket.socket], None],
     ) -> None:
-        self._begin = begin
-        self._end = end
-        self._relay_to = relay_to
+        self._sock = sock
+        self._on_request = on_request
+        self._on_end = on_end
         self._handshake = Handshake()
-        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(sock.fileno(), self._readable)
+        self._timer = self._loop.call_later(SOCKS_HANDSHAKE_TIMEOUT, self._end)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        set_nodelay(transport)
-        if self._begin(self._transport):
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(SOCKS_HANDSHAKE_TIMEOUT, self._transport.abort)
+    def cancel(self) -> None:
+        """Leave the socket alone; whoever calls closes it."""
+        self._timer.cancel()
+        self._loop.remove_reader(self._sock.fileno())
 
-    def data_received(self, data: bytes) -> None:
-        if self._transport.is_closing():
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(MAX_HANDSHAKE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._end()
             return
         try:
             answer, request = self._handshake.feed(data)
         except Refused as refused:
-            if refused.reply:
-                self._transport.write(refused.reply)
-            self._transport.close()
+            self._end(refused.reply)
             return
-        if answer:
-            self._transport.write(answer)
-        if request:
-            self._leave()
-            self._relay_to(self._transport, request, self._handshake)
+        if answer and not self._say(answer):
+            self._end()
+        elif request:
+            self.cancel()
+            self._on_request(self._sock, request, self._handshake)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._leave()
+    def _say(self, answer: bytes) -> bool:
+        """Send an answer of a few bytes; False for a client whose buffer is full before it asked for anything."""
+        try:
+            return self._sock.send(answer) == len(answer)
+        except OSError:
+            return False
 
-    def _leave(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-        self._end(self._transport)
+    def _end(self, last: bytes = b"") -> None:
+        self.cancel()
+        self._on_end(self._sock)
+        if last:
+            with contextlib.suppress(OSError):
+                self._sock.send(last)
+            self._sock.close()
+        else:
+            reset(self._sock)
 
 
 def reply_to_failure(error: BaseException) -> Reply:
