@@ -40,6 +40,7 @@ class Listener:
         self.traffic = traffic
         self.port = forward.listen_port
         self._on_outcome = on_outcome
+        self._closing = False
         self._relays: set[Relay] = set()
         self._tasks = Tasks()
         # Finishes what was asked of a server and may be answered after the listener is gone.
@@ -78,6 +79,7 @@ class LocalListener(Listener):
             self._servers.append(await loop.create_server(self._accept, sock=bound, backlog=BACKLOG))
 
     async def close(self) -> None:
+        self._closing = True
         for server in self._servers:
             server.close()
         for transport in list(self._handshaking):
@@ -93,7 +95,8 @@ class LocalListener(Listener):
         return Accepted(self._relay_to_destination)
 
     def _is_full(self, transport: asyncio.Transport) -> bool:
-        if self.traffic.active + len(self._handshaking) < MAX_CLIENTS:
+        # A connection accepted just before the listener closed gets here after it.
+        if not self._closing and self.traffic.active + len(self._handshaking) < MAX_CLIENTS:
             return False
         reset(transport)
         return True
@@ -157,9 +160,20 @@ class RemoteListener(Listener):
     def __init__(self, forward: ForwardSpec, traffic: Traffic, on_outcome: Outcome) -> None:
         super().__init__(forward, traffic, on_outcome)
         self._listener: asyncssh.SSHListener | None = None
-        self._closing = False
-        # Connections of our own that look whether the port is public; they are no clients.
-        self.expected_probes = 0
+        # Connections of our own that look whether the port is public, each with where it may seem to come from.
+        self._expected: dict[asyncio.Future[None], str] = {}
+
+    def expect(self, origin: str) -> asyncio.Future[None]:
+        """Take the next connection from the server's loopback, or from `origin`, for one of our own.
+
+        It is refused, and the future that is returned is done. It must be given to `forget` in the end.
+        """
+        arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._expected[arrived] = origin
+        return arrived
+
+    def forget(self, arrived: asyncio.Future[None]) -> None:
+        self._expected.pop(arrived, None)
 
     async def open(self, conn: asyncssh.SSHClientConnection, server_name: str) -> None:
         """Ask the server to listen (RFC 4254, 7.1). Raises EngineError."""
@@ -187,15 +201,17 @@ class RemoteListener(Listener):
         if self._listener:
             self._listener.close()
             try:
-                await asyncio.wait_for(self._listener.wait_closed(), CLOSE_TIMEOUT)
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await self._listener.wait_closed()
             except TimeoutError:
                 logger.warning("The server did not confirm that port %s is closed", self.port)
 
     async def _accept(self, orig_host: str, orig_port: int) -> asyncssh.SSHTCPSession[bytes]:
         """Connect one client to the destination. Raises ChannelOpenError, as asyncssh expects it."""
-        if self.expected_probes and is_loopback(orig_host):
-            self.expected_probes -= 1
-            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "probe")
+        for arrived, origin in self._expected.items():
+            if not arrived.done() and (is_loopback(orig_host) or orig_host == origin):
+                arrived.set_result(None)
+                raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "probe")
         if self._closing or self.traffic.active >= MAX_CLIENTS:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, "too many connections")
         relay = self._new_relay()
@@ -203,7 +219,8 @@ class RemoteListener(Listener):
             lambda: SocketEnd(relay), self.forward.dest_host, self.forward.dest_port
         )
         try:
-            await asyncio.wait_for(dialling, DIAL_TIMEOUT)
+            async with asyncio.timeout(DIAL_TIMEOUT):
+                await dialling
         except (OSError, UnicodeError) as error:
             relay.abort()
             self._on_outcome(error)
@@ -211,6 +228,8 @@ class RemoteListener(Listener):
         except BaseException:
             relay.abort()
             raise
+        if relay.ended:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "Connection failed")
         self._on_outcome(None)
         # asyncssh opens the channel when this returns; should the connection have ended meanwhile, nobody tells us.
         asyncio.get_running_loop().call_later(JOIN_TIMEOUT, self._drop_unjoined, relay)

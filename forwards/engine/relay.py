@@ -50,7 +50,9 @@ def reset(transport: asyncio.Transport) -> None:
 def set_nodelay(transport: asyncio.BaseTransport) -> None:
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A peer that is gone already shows at the first read.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class SocketEnd(asyncio.Protocol):
@@ -63,7 +65,7 @@ class SocketEnd(asyncio.Protocol):
         tcp = cast(asyncio.Transport, transport)
         set_nodelay(tcp)
         tcp.pause_reading()
-        self._relay.transport = tcp
+        self._relay.dialled(tcp)
 
     def data_received(self, data: bytes) -> None:
         self._relay.from_socket(data)
@@ -112,11 +114,22 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
         """Whether the SSH channel is open."""
         return self._channel is not None
 
+    @property
+    def ended(self) -> bool:
+        """Whether the relay was cut, or its socket lost."""
+        return self._ended
+
     def adopt(self, transport: asyncio.Transport) -> None:
         """Take over an accepted socket, not reading from it."""
         transport.pause_reading()
         transport.set_protocol(SocketEnd(self))
         self.transport = transport
+
+    def dialled(self, transport: asyncio.Transport) -> None:
+        """Take over a socket connected for this relay, which may have been cut meanwhile."""
+        self.transport = transport
+        if self._ended:
+            reset(transport)
 
     def abort(self) -> None:
         """Cut both ends at once; the client gets a reset."""
@@ -197,7 +210,11 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
         if self._socket_eof:
             self._finish()
         elif self.transport is not None and not self.transport.is_closing():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:
+                # The client is gone and nobody had noticed. Raised into asyncssh, it would end the SSH connection.
+                self.abort()
         return True
 
     def pause_writing(self) -> None:
