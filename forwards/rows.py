@@ -23,6 +23,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from forwards.engine.specs import is_loopback, join_host_port
+from forwards.engine.states import Public
 from forwards.models import ConnectionTest, Forward, ForwardKind, ForwardState, Server, ServerStatus
 from forwards.shown import UNKNOWN, Shown, route, shown
 
@@ -88,7 +89,7 @@ def forward_row(forward: Forward, *, worker_alive: bool) -> dict[str, Any]:
         "shown": state,
         "route": (listen, carrier, end),
         "machine": forward.server.name if forward.listens_on_server else here(),
-        "exposed": not is_loopback(forward.listen_address[0]),
+        "exposed": _exposed(forward, state),
         "notes": _notes(forward, state),
         "counters": {
             name: counter(forward.pk, name, getattr(state, name)) for name in ("connections", "bytes_in", "bytes_out")
@@ -98,9 +99,14 @@ def forward_row(forward: Forward, *, worker_alive: bool) -> dict[str, Any]:
     }
 
 
+def _exposed(forward: Forward, state: Shown) -> bool:
+    """Say whether other machines may use the port; not when the server was asked for that and did otherwise."""
+    return not is_loopback(forward.listen_address[0]) and state.public != Public.NO
+
+
 def _notes(forward: Forward, state: Shown) -> list[str]:
     notes = [state.note] if state.note else []
-    if not is_loopback(forward.listen_address[0]):
+    if _exposed(forward, state):
         notes.append(_("Other machines may use this port, and their way to it is not encrypted."))
     dest = forward.dest_address
     if dest is None or is_loopback(dest[0]):

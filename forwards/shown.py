@@ -40,6 +40,7 @@ class Shown:
     retry_at: datetime | None = None
     since: datetime | None = None
     note: str = ""
+    public: str = ""
     connections: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
@@ -95,6 +96,7 @@ def shown(forward: Forward, *, worker_alive: bool) -> Shown:
         retry_at=status.retry_at,
         since=status.since,
         note=_public_note(forward, status),
+        public=status.public,
         connections=status.connections,
         bytes_in=status.bytes_in,
         bytes_out=status.bytes_out,

@@ -14,6 +14,7 @@ from forwards.models import (
     Server,
     ServerStatus,
 )
+from tests.factories import make_forward, set_status
 
 pytestmark = pytest.mark.django_db
 
@@ -271,3 +272,13 @@ def test_a_server_update_is_the_row_and_needs_no_request(server):
 def test_every_kind_of_forward_has_a_row(server):
     for kind in ForwardKind.values:
         assert Tags(row(make(server, "listening", kind=kind))).open == []
+
+
+def test_a_port_the_server_opened_for_itself_only_is_not_called_exposed() -> None:
+    forward = make_forward(kind="remote", remote_host="0.0.0.0", local_host="127.0.0.1", enabled=True)
+    set_status(forward, "listening", public="no", allocated_port=3306)
+
+    html = rows.render_forward_row(Forward.objects.for_rows().get(), worker_alive=True)
+
+    assert "for itself only" in html
+    assert "Exposed" not in html and "Other machines may use" not in html

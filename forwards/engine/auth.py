@@ -38,7 +38,8 @@ async def credentials(server: ServerSpec) -> AsyncIterator[dict[str, Any]]:
         text = server.key_text
         if server.auth is Auth.KEY_FILE:
             # A network file system may hang; the thread is then lost, but not the connection attempt.
-            text = await asyncio.wait_for(asyncio.to_thread(read_key_file, server.key_path), KEY_FILE_TIMEOUT)
+            async with asyncio.timeout(KEY_FILE_TIMEOUT):
+                text = await asyncio.to_thread(read_key_file, server.key_path)
         key = import_key(text, server.passphrase)
         yield {"client_keys": [key], "agent_path": None, "preferred_auth": ["publickey"]}
 
@@ -50,12 +51,14 @@ async def _agent(server: ServerSpec) -> AsyncIterator[list[Any]]:
     if not path:
         raise missing
     try:
-        agent = await asyncio.wait_for(asyncssh.connect_agent(path), AGENT_TIMEOUT)
+        async with asyncio.timeout(AGENT_TIMEOUT):
+            agent = await asyncssh.connect_agent(path)
     except (OSError, TimeoutError):
         raise missing from None
     async with agent:
         try:
-            keys = await asyncio.wait_for(agent.get_keys(), AGENT_TIMEOUT)
+            async with asyncio.timeout(AGENT_TIMEOUT):
+                keys = await agent.get_keys()
         except (ValueError, OSError, TimeoutError):
             raise missing from None
         if not keys:

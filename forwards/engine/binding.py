@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from typing import Any
 
@@ -11,6 +12,9 @@ from forwards.engine.errors import EngineError, Retry, listen_error
 from forwards.engine.specs import ANY_INTERFACE, ForwardSpec
 
 BACKLOG = 1024
+# RFC 6761 gives the name both addresses; not every machine's hosts file does.
+_LOCALHOST = [(int(socket.AF_INET), "127.0.0.1"), (int(socket.AF_INET6), "::1")]
+_TRIES_TO_CHOOSE = 20
 
 
 async def bind(forward: ForwardSpec) -> list[socket.socket]:
@@ -21,7 +25,7 @@ async def bind(forward: ForwardSpec) -> list[socket.socket]:
     addresses: list[tuple[int, str]] = []
     try:
         addresses = await _addresses(forward.listen_host)
-        return _bind(addresses, forward.listen_port)
+        return bind_all(addresses, forward.listen_port)
     except OSError as error:
         meaning = listen_error(error, forward)
         if meaning.problem.code == "port_in_use":
@@ -31,6 +35,8 @@ async def bind(forward: ForwardSpec) -> list[socket.socket]:
 
 async def _addresses(host: str) -> list[tuple[int, str]]:
     """Return the address family and address of each socket that listening on `host` takes. Raises OSError."""
+    if host.lower() == "localhost":
+        return _LOCALHOST
     found = await asyncio.get_running_loop().getaddrinfo(
         None if host == ANY_INTERFACE else host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
@@ -43,15 +49,30 @@ async def _addresses(host: str) -> list[tuple[int, str]]:
     return list(dict.fromkeys(addresses))
 
 
-def _bind(addresses: list[tuple[int, str]], port: int) -> list[socket.socket]:
-    """Return listening sockets on one port of all `addresses`; port 0 takes what the system gives the first."""
+def bind_all(addresses: list[tuple[int, str]], port: int) -> list[socket.socket]:
+    """Return listening sockets on one port of all `addresses` that this machine has; port 0 means choose one.
+
+    Raises OSError when there is none, or when the port is taken on any of them.
+    """
+    tries = 1 if port else _TRIES_TO_CHOOSE
+    while True:
+        try:
+            return _bind_all(addresses, port)
+        except OSError as error:
+            tries -= 1
+            # What the system chose for the first address may be taken on the second.
+            if error.errno != errno.EADDRINUSE or not tries:
+                raise
+
+
+def _bind_all(addresses: list[tuple[int, str]], port: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     missing: OSError | None = None
     try:
         for family, host in addresses:
             try:
                 bound = socket.socket(family, socket.SOCK_STREAM)
-            except OSError as error:  # a machine without IPv6
+            except OSError as error:  # a kernel without IPv6
                 missing = error
                 continue
             sockets.append(bound)
@@ -59,7 +80,16 @@ def _bind(addresses: list[tuple[int, str]], port: int) -> list[socket.socket]:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            bound.bind((host, port))
+            try:
+                bound.bind((host, port))
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+                # IPv6 switched off; what the machine has of the name is listened on.
+                missing = error
+                sockets.remove(bound)
+                bound.close()
+                continue
             bound.listen(BACKLOG)
             port = port or bound.getsockname()[1]
         if not sockets and missing:

@@ -57,7 +57,8 @@ class Session:
         """Disconnect; after CLOSE_TIMEOUT seconds without an answer the socket is dropped."""
         self.conn.close()
         try:
-            await asyncio.wait_for(self.conn.wait_closed(), CLOSE_TIMEOUT)
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self.conn.wait_closed()
         except TimeoutError:
             self.conn.abort()
 
@@ -138,7 +139,8 @@ class ServerConnection:
     """Keeps one SSH connection open while somebody needs it; `run` is its task.
 
     `state` is a State as for forwards, `listening` meaning signed in; `session` is there exactly then. `problem`,
-    `attempt` and `retry_at` (Unix seconds) explain retrying and failed.
+    `retry_at` (Unix seconds) explain retrying and failed. `broken` is why its jump hosts lead nowhere: such a server
+    fails, and is never connected to directly instead.
     """
 
     def __init__(
@@ -147,9 +149,12 @@ class ServerConnection:
         jump: ServerConnection | None,
         handshakes: asyncio.Semaphore,
         on_status: Callable[[ServerStatus], None],
+        *,
+        broken: Problem | None = None,
     ) -> None:
         self.server = server
         self.jump = jump
+        self.broken = broken
         self.state = State.STOPPED
         self.session: Session | None = None
         self.problem: Problem | None = None
@@ -192,7 +197,6 @@ class ServerConnection:
     async def _once(self) -> None:
         if self.state is State.STOPPED:
             self._set(State.STARTING)
-        self._kick.clear()
         try:
             session = await self._connect()
         except EngineError as error:
@@ -210,6 +214,9 @@ class ServerConnection:
 
     async def _connect(self) -> Session:
         via = None
+        if self.broken:
+            params: dict[str, Any] = dict(self.broken.params)
+            raise EngineError(self.broken.code, Retry.NEVER, **params)
         if self.jump:
             via = (self.jump.server, await self._jump_session(self.jump))
         async with self._handshakes:
@@ -227,6 +234,8 @@ class ServerConnection:
 
     async def _pause(self, error: EngineError) -> None:
         """Wait until trying again makes sense: a delay, a person, or never."""
+        # Who asked during the attempt has got it; to try again unasked could burn a login.
+        self._kick.clear()
         if error.retry is Retry.NEVER:
             self._set(State.FAILED, error.problem, presented_key=error.presented_key)
             await self._kick.wait()
@@ -235,10 +244,11 @@ class ServerConnection:
         delay = max(SLOW_RETRY if error.retry is Retry.SLOWLY else 0.0, self.backoff.next_delay())
         self._set(State.RETRYING, error.problem, retry_at=time.time() + delay)
         try:
-            await asyncio.wait_for(self._kick.wait(), delay)
-            self._set(State.STARTING)
+            async with asyncio.timeout(delay):
+                await self._kick.wait()
         except TimeoutError:
-            pass
+            return
+        self._set(State.STARTING)
 
     def _set(
         self, state: State, problem: Problem | None = None, *, retry_at: float | None = None, presented_key: str = ""

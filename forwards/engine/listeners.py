@@ -204,8 +204,20 @@ class RemoteListener(Listener):
         self._listener: asyncssh.SSHListener | None = None
         self._session: Session | None = None
         self._closing = False
-        # Connections of our own that look whether the port is public; they are no clients.
-        self.expected_probes = 0
+        # Connections of our own that look whether the port is public, each with where it may seem to come from.
+        self._expected: dict[asyncio.Future[None], str] = {}
+
+    def expect(self, origin: str) -> asyncio.Future[None]:
+        """Take the next connection from the server's loopback, or from `origin`, for one of our own.
+
+        It is refused, and the future that is returned is done. It must be given to `forget` in the end.
+        """
+        arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._expected[arrived] = origin
+        return arrived
+
+    def forget(self, arrived: asyncio.Future[None]) -> None:
+        self._expected.pop(arrived, None)
 
     async def open(self, session: Session, server_name: str) -> None:
         """Ask the server to listen (RFC 4254, 7.1). Raises EngineError."""
@@ -237,7 +249,8 @@ class RemoteListener(Listener):
         if self._listener:
             self._listener.close()
             try:
-                await asyncio.wait_for(self._listener.wait_closed(), CLOSE_TIMEOUT)
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await self._listener.wait_closed()
             except TimeoutError:
                 logger.warning("The server did not confirm that port %s is closed", self.port)
 
@@ -245,9 +258,10 @@ class RemoteListener(Listener):
         """Take a client the server accepted, as asyncssh's listener does. Raises ChannelOpenError."""
         if self._session is None or self._closing:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "closing")
-        if self.expected_probes and is_loopback(orig_host):
-            self.expected_probes -= 1
-            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "probe")
+        for arrived, origin in self._expected.items():
+            if not arrived.done() and (is_loopback(orig_host) or orig_host == origin):
+                arrived.set_result(None)
+                raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "probe")
         if self.traffic.active >= MAX_CLIENTS:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, "too many connections")
         relay = Relay(self._session.wire, None, self.traffic, lambda relay, error: None, self._relays.discard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from dataclasses import dataclass
@@ -41,15 +42,21 @@ def holder(port: int) -> Holder | None:
 def is_free(addresses: list[tuple[int, str]], port: int) -> bool:
     """Say whether `port` can be bound on each of `addresses` (address family, host) now."""
     for family, host in addresses:
-        with socket.socket(family, socket.SOCK_STREAM) as candidate:
+        try:
+            candidate = socket.socket(family, socket.SOCK_STREAM)
+        except OSError:  # a kernel without IPv6
+            continue
+        with candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 candidate.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             try:
                 candidate.bind((host, port))
                 candidate.listen(1)
-            except OSError:
-                return False
+            except OSError as error:
+                # An address the machine does not have stands in nobody's way.
+                if error.errno != errno.EADDRNOTAVAIL:
+                    return False
     return True
 
 

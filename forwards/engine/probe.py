@@ -32,7 +32,8 @@ async def probe_destination(
         host, port = "127.0.0.1", server.port
     try:
         if forward.listens_on_server:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), DESTINATION_TIMEOUT)
+            async with asyncio.timeout(DESTINATION_TIMEOUT):
+                _, writer = await asyncio.open_connection(host, port)
             writer.transport.abort()
         else:
             await _touch(conn, host, port, DESTINATION_TIMEOUT, keeper)
@@ -50,8 +51,9 @@ async def probe_public(
     """Say whether a remote forward that asked for a public address was opened there.
 
     OpenSSH answers "yes" and binds loopback unless its GatewayPorts allows more. So the server is asked, through the
-    tunnel, to connect to the port on an address that only a public listener serves; and, where it does not forward
-    connections, its address is tried from here, which proves a yes but never a no.
+    tunnel, to connect to the port on an address that only a public listener serves, and the connection must arrive
+    here: another program may listen there. Where the server does not forward connections, its address is tried from
+    here, which proves a yes but never a no.
     """
     host = listener.forward.listen_host
     if is_loopback(host):
@@ -63,8 +65,9 @@ async def probe_public(
     for candidate in candidates:
         if await _answers(conn, listener, candidate, keeper):
             return Public.YES
-    # A "no" counts only if the same question about the loopback address gets a "yes".
-    for loopback in ("127.0.0.1", "::1"):
+    # A "no" counts only if the same question about the loopback address gets a "yes". Of "::" alone, ::1 is a part:
+    # that it answers says nothing. A server that keeps to loopback listens on both of its addresses.
+    for loopback in ("127.0.0.1",) if host == "::" else ("127.0.0.1", "::1"):
         if await _answers(conn, listener, loopback, keeper):
             return Public.NO
     if peer and not is_loopback(peer) and await _answers_here(peer, listener.port):
@@ -73,18 +76,22 @@ async def probe_public(
 
 
 async def _answers(conn: asyncssh.SSHClientConnection, listener: RemoteListener, host: str, keeper: Tasks) -> bool:
-    listener.expected_probes += 1
+    arrived = listener.expect(host)
     try:
         await _touch(conn, host, listener.port, PUBLIC_TIMEOUT, keeper)
+        async with asyncio.timeout(PUBLIC_TIMEOUT):
+            await arrived
     except (asyncssh.Error, OSError):
-        listener.expected_probes -= 1
         return False
+    finally:
+        listener.forget(arrived)
     return True
 
 
 async def _answers_here(host: str, port: int) -> bool:
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), PUBLIC_TIMEOUT)
+        async with asyncio.timeout(PUBLIC_TIMEOUT):
+            _, writer = await asyncio.open_connection(host, port)
     except OSError:
         return False
     writer.transport.abort()

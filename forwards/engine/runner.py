@@ -55,7 +55,9 @@ class ForwardRunner:
                 try:
                     await self._open(session)
                 except EngineError as error:
-                    await self._pause(error)
+                    # A server that went away meanwhile refused nothing.
+                    if not session.lost.done():
+                        await self._pause(error)
                     continue
                 await asyncio.wait({session.lost})
                 await self._lost()
@@ -65,10 +67,12 @@ class ForwardRunner:
     async def _session(self) -> Session:
         """Return the server's session as soon as there is one, showing the server's state meanwhile."""
         server = self.server
-        while server.session is None:
-            if server.state is State.FAILED:
+        while (session := server.session) is None or session.lost.done():
+            if server.state is State.FAILED and self._listener:
                 # Clients need not wait for what a person has to mend first.
                 await self._close_listener()
+                continue
+            if server.state is State.FAILED:
                 self._set(State.FAILED, server.problem)
             elif server.state is State.RETRYING:
                 attempt = server.backoff.attempt
@@ -76,7 +80,7 @@ class ForwardRunner:
             else:
                 self._set(State.RETRYING if self._was_up else State.STARTING)
             await server.change()
-        return server.session
+        return session
 
     async def _open(self, session: Session) -> None:
         """Open the listener unless it was held, and look once at what is behind it. Raises EngineError."""
@@ -104,12 +108,13 @@ class ForwardRunner:
     async def _connect(self) -> Session:
         """Return the session a client's channel is opened on; one that is away is waited for a while."""
         async with asyncio.timeout(HOLD_SECONDS):
-            while self.server.session is None:
+            while (session := self.server.session) is None or session.lost.done():
                 await self.server.change()
-            return self.server.session
+            return session
 
     def _current(self) -> Session | None:
-        return self.server.session
+        session = self.server.session
+        return session if session is not None and not session.lost.done() else None
 
     async def _probe(self, session: Session, listener: LocalListener | RemoteListener) -> None:
         if isinstance(listener, RemoteListener):

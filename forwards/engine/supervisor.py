@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 MAX_HANDSHAKES = 10
 STOP_TIMEOUT = 8.0
 
+# Something that only one task may have at a time: its kind, and what tells it from others of it.
+Claim = tuple[str, int | None, int]
+
 
 @dataclass(frozen=True, slots=True)
 class TestOutcome:
@@ -44,6 +47,8 @@ class Supervisor:
         self._runners: dict[int, tuple[ForwardRunner, asyncio.Task[None]]] = {}
         self._handshakes = asyncio.Semaphore(MAX_HANDSHAKES)
         self._tasks = Tasks()
+        # What was told to stop and has not yet, with what it may still hold.
+        self._ending: dict[asyncio.Task[None], frozenset[Claim]] = {}
 
     def reconcile(self, servers: Iterable[ServerSpec], forwards: Iterable[ForwardSpec]) -> None:
         """Start, stop and restart until exactly `forwards` run; stops come first, so that their ports are free.
@@ -54,26 +59,26 @@ class Supervisor:
         wanted = {forward.id: forward for forward in forwards if forward.server_id in known}
         needed = _with_jumps({forward.server_id for forward in wanted.values()}, known)
         changed = self._outdated_servers(known, needed)
-        ended: dict[int, asyncio.Task[None]] = {}
         for forward_id, (runner, task) in list(self._runners.items()):
-            if wanted.get(forward_id) != runner.forward or runner.forward.server_id in changed:
-                task.cancel()
-                ended[forward_id] = task
+            outdated = wanted.get(forward_id) != runner.forward or runner.forward.server_id in changed
+            # A task that ended by itself failed in a way nobody foresaw, which its log tells; it gets another chance.
+            if outdated or task.done():
                 del self._runners[forward_id]
-        gone = {server_id: self._servers.pop(server_id)[1] for server_id in changed}
-        for task in gone.values():
-            task.cancel()
+                self._stop(task, _claims(runner.forward))
+        for server_id in changed:
+            self._stop(self._servers.pop(server_id)[1], _server_claims(server_id))
         for server_id in needed:
-            self._connect(server_id, known, gone.get(server_id))
+            self._connect(known[server_id], known)
         for forward_id, forward in wanted.items():
             if forward_id not in self._runners:
-                self._start(forward, ended.get(forward_id))
+                self._start(forward)
 
     def _outdated_servers(self, known: Mapping[int, ServerSpec], needed: list[int]) -> set[int]:
         """Return the running servers that must end: no longer needed, changed, or behind one that changed."""
         outdated: set[int] = set()
-        for server_id, (connection, _) in self._servers.items():
-            if server_id not in needed or known[server_id] != connection.server:
+        for server_id, (connection, task) in self._servers.items():
+            changed = server_id not in needed or known[server_id] != connection.server
+            if changed or task.done() or _broken_way(known[server_id], known) != connection.broken:
                 outdated.add(server_id)
             else:
                 connection.server = known[server_id]  # its name may be another
@@ -87,23 +92,34 @@ class Supervisor:
                 return outdated
             outdated |= behind
 
-    def _connect(self, server_id: int, known: Mapping[int, ServerSpec], predecessor: asyncio.Task[None] | None) -> None:
-        """Start the connection of a server whose jump host, if it has one, has its own already."""
-        if server_id in self._servers:
-            return
-        server = known[server_id]
-        jump = self._servers[server.proxy_jump][0] if server.proxy_jump in self._servers else None
-        connection = ServerConnection(server, jump, self._handshakes, self._on_server_status)
-        # The old session may still hold remote ports that the new one asks for.
-        task = self._tasks.spawn(_after(predecessor, connection.run), f"server {server_id}")
-        self._servers[server_id] = connection, task
+    def _stop(self, task: asyncio.Task[None], claims: frozenset[Claim]) -> None:
+        self._tasks.end(task)
+        if not task.done():
+            self._ending[task] = claims
+            task.add_done_callback(self._ending.pop)
 
-    def _start(self, forward: ForwardSpec, predecessor: asyncio.Task[None] | None) -> None:
+    def _predecessors(self, claims: frozenset[Claim]) -> list[asyncio.Task[None]]:
+        return [task for task, held in self._ending.items() if held & claims]
+
+    def _connect(self, server: ServerSpec, known: Mapping[int, ServerSpec]) -> None:
+        """Start the connection of a server whose jump host, if it has one, has its own already."""
+        if server.id in self._servers:
+            return
+        broken = _broken_way(server, known)
+        jump = None if broken or server.proxy_jump is None else self._servers[server.proxy_jump][0]
+        connection = ServerConnection(server, jump, self._handshakes, self._on_server_status, broken=broken)
+        # The old session may still hold remote ports that the new one asks for.
+        predecessors = self._predecessors(_server_claims(server.id))
+        task = self._tasks.spawn(_after(predecessors, connection.run), f"server {server.id}")
+        self._servers[server.id] = connection, task
+
+    def _start(self, forward: ForwardSpec) -> None:
         connection = self._servers[forward.server_id][0]
         runner = ForwardRunner(forward, connection, self._on_status, seen=State.STOPPED)
         # Somebody asked for this forward just now, so its server is tried now too.
         connection.retry_now()
-        task = self._tasks.spawn(_after(predecessor, runner.run), f"forward {forward.id}")
+        predecessors = self._predecessors(_claims(forward))
+        task = self._tasks.spawn(_after(predecessors, runner.run), f"forward {forward.id}")
         self._runners[forward.id] = runner, task
 
     def counters(self) -> dict[int, Counters]:
@@ -120,6 +136,8 @@ class Supervisor:
         began = time.monotonic()
         sessions: list[Session] = []
         hop = chain[0]
+        if broken := _broken_way(chain[-1], {server.id: server for server in chain}):
+            return TestOutcome(broken, 0.0)
         try:
             for hop in chain:
                 via = (chain[len(sessions) - 1], sessions[-1]) if sessions else None
@@ -136,21 +154,51 @@ class Supervisor:
 
     async def close(self) -> None:
         """Stop everything; returns when all ports are closed, after STOP_TIMEOUT seconds at the latest."""
-        for _, task in [*self._runners.values()]:
-            task.cancel()
-        running = [task for _, task in self._runners.values()]
-        if running:
-            await asyncio.wait(running, timeout=STOP_TIMEOUT / 2)
+        for runner, task in self._runners.values():
+            self._stop(task, _claims(runner.forward))
         self._runners.clear()
+        # Forwards end before the connections they run over, to give their remote ports back in order.
+        if self._ending:
+            await asyncio.wait(set(self._ending), timeout=STOP_TIMEOUT / 2)
         self._servers.clear()
         await self._tasks.cancel(patience=STOP_TIMEOUT / 2)
 
 
-async def _after(predecessor: asyncio.Task[None] | None, run: Callable[[], Awaitable[None]]) -> None:
-    """Run something once the task it replaces has closed what it held."""
-    if predecessor:
-        await asyncio.wait({predecessor})
+async def _after(predecessors: list[asyncio.Task[None]], run: Callable[[], Awaitable[None]]) -> None:
+    """Run something once the tasks before it have closed what it needs."""
+    if predecessors:
+        await asyncio.wait(predecessors)
     await run()
+
+
+def _server_claims(server_id: int) -> frozenset[Claim]:
+    return frozenset({("server", server_id, 0)})
+
+
+def _claims(forward: ForwardSpec) -> frozenset[Claim]:
+    """Return what two forwards cannot have at once: one id to report by, one port on one machine."""
+    claims: set[Claim] = {("forward", forward.id, 0)}
+    if forward.listen_port:
+        machine = forward.server_id if forward.listens_on_server else None
+        claims.add(("port", machine, forward.listen_port))
+    return frozenset(claims)
+
+
+def _broken_way(server: ServerSpec, known: Mapping[int, ServerSpec]) -> Problem | None:
+    """Return why the jump hosts of a server lead nowhere, None when they do not.
+
+    Forms refuse both; a row written past them must neither hang the worker nor be connected to directly.
+    """
+    hop = server
+    seen = {server.id}
+    while hop.proxy_jump is not None:
+        if hop.proxy_jump in seen:
+            return Problem("jump_loop", {"server": server.name})
+        if hop.proxy_jump not in known:
+            return Problem("jump_missing", {"server": hop.name})
+        hop = known[hop.proxy_jump]
+        seen.add(hop.id)
+    return None
 
 
 def _with_jumps(ids: set[int], known: Mapping[int, ServerSpec]) -> list[int]:
@@ -158,7 +206,6 @@ def _with_jumps(ids: set[int], known: Mapping[int, ServerSpec]) -> list[int]:
     ordered: list[int] = []
 
     def add(server_id: int | None, seen: tuple[int, ...]) -> None:
-        # A loop is refused when it is saved; a row written past the form must not hang the worker.
         if server_id is None or server_id not in known or server_id in ordered or server_id in seen:
             return
         add(known[server_id].proxy_jump, (*seen, server_id))

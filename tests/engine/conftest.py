@@ -19,9 +19,7 @@ LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
 # Sockets and transports differ between the loops; rules and words do not.
 ON_BOTH_LOOPS = {
     "test_binding",
-    "test_end_to_end",
     "test_listeners",
-    "test_reconcile",
     "test_relay",
     "test_socks_front",
     "test_supervisor",

@@ -24,7 +24,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 async def eventually(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """Return what `what` returns once it is true: for things that tell nobody when they change."""
     async with asyncio.timeout(seconds):
-        while not (found := what()):
+        while not (found := what()):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     return found
 
