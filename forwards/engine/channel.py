@@ -7,26 +7,26 @@ as can be. What it sends goes by the connection's Wire, which knows a faster way
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import asyncssh
 from asyncssh.packet import SSHPacket, String, UInt32
 
-if TYPE_CHECKING:
-    from forwards.engine.wire import Wire
-
-CHANNEL_OPEN = 90
-WINDOW_ADJUST = 93
-DATA = 94
-EXTENDED_DATA = 95
-EOF = 96
-CLOSE = 97
-REQUEST = 98
-FAILURE = 100
+from forwards.engine.wire import (
+    CHANNEL_OPEN,
+    CLOSE,
+    DATA,
+    EOF,
+    EXTENDED_DATA,
+    FAILURE,
+    PACKET_SIZE,
+    REQUEST,
+    WINDOW_ADJUST,
+    Wire,
+)
 
 FIRST_WINDOW = 2 * 1024 * 1024
 LARGEST_WINDOW = 16 * 1024 * 1024
-PACKET_SIZE = 32768
 # Below this round trip a larger window only falls out of the processor's cache.
 FAR_AWAY = 0.005
 

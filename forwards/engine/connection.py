@@ -16,15 +16,14 @@ from forwards.engine.ciphers import ciphers
 from forwards.engine.errors import EngineError, Retry, connect_error, host_key_error, jump_error, lost_error
 from forwards.engine.fastpath import FastWire, is_usable
 from forwards.engine.hostkeys import HostKeyCheck, wanted_algorithms
+from forwards.engine.session import Session
 from forwards.engine.sockets import connected
 from forwards.engine.specs import ServerSpec
 from forwards.engine.states import Problem, ServerStatus, State, may_follow
 from forwards.engine.tasks import Tasks, within
-from forwards.engine.wire import Wire
 
 logger = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT = 3.0
 SLOW_RETRY = 15.0
 
 
@@ -41,26 +40,6 @@ class _Client(asyncssh.SSHClient):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._lost.done():
             self._lost.set_result(exc)
-
-
-class Session:
-    """An established SSH connection, the wire its channels send by, and the future that tells why it ended."""
-
-    def __init__(
-        self, conn: asyncssh.SSHClientConnection, lost: asyncio.Future[BaseException | None], wire: Wire | None = None
-    ) -> None:
-        self.conn = conn
-        self.lost = lost
-        self.wire = wire or Wire(conn)
-
-    async def close(self) -> None:
-        """Disconnect; after CLOSE_TIMEOUT seconds without an answer the socket is dropped."""
-        self.conn.close()
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self.conn.wait_closed()
-        except TimeoutError:
-            self.conn.abort()
 
 
 class _FastTunnel:

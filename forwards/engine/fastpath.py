@@ -26,9 +26,9 @@ from asyncssh.encryption import GCMEncryption
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from forwards.engine.channel import CLOSE, DATA, EOF, PACKET_SIZE, WINDOW_ADJUST, Channel
+from forwards.engine.channel import Channel
 from forwards.engine.gcm import BATCH, BLOCK, INBOUND, INBOUND_VIEW, MANY_PACKETS, ONE_PACKET, TAG, PacketCipher, room
-from forwards.engine.wire import SILENT, Wire
+from forwards.engine.wire import CLOSE, DATA, EOF, PACKET_SIZE, SILENT, WINDOW_ADJUST, Sender, Wire
 
 CHECKED_VERSIONS = ("2.24.",)
 _CONNECTION_NAMES = (
@@ -209,7 +209,7 @@ class FastWire(Wire, asyncio.Transport):
         self._sent(1, length)
         self.write(packet)
 
-    def pump(self, sock: socket.socket, channel: Channel) -> int:
+    def pump(self, sock: socket.socket, channel: Sender) -> int:
         cipher = self._sending()
         if cipher is None or channel.send_packet_size != PACKET_SIZE:
             return super().pump(sock, channel)

@@ -9,7 +9,7 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from forwards.engine.channel import DATA, PACKET_SIZE
+from forwards.engine.wire import DATA, PACKET_SIZE
 
 READ_SIZE = 512 * 1024
 TAG = 16

@@ -13,9 +13,9 @@ from typing import Any, cast
 import asyncssh
 
 from forwards.engine.binding import bind
-from forwards.engine.connection import Session
 from forwards.engine.errors import EngineError, Retry
 from forwards.engine.relay import Relay, Traffic
+from forwards.engine.session import Session
 from forwards.engine.sockets import connected, prepare, reset
 from forwards.engine.socks import Handshake, Reply, Request
 from forwards.engine.socks_front import SocksFront, reply_to_failure

@@ -13,10 +13,10 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
-from forwards.engine.channel import DATA, Channel
+from forwards.engine.channel import Channel
 from forwards.engine.sockets import reset
 from forwards.engine.states import Counters
-from forwards.engine.wire import Wire
+from forwards.engine.wire import DATA, Wire
 
 logger = logging.getLogger(__name__)
 

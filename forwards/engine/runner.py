@@ -10,11 +10,12 @@ from typing import Any
 
 import asyncssh
 
-from forwards.engine.connection import ServerConnection, Session
+from forwards.engine.connection import ServerConnection
 from forwards.engine.errors import EngineError, Retry, destination_problem
 from forwards.engine.listeners import LocalListener, RemoteListener
 from forwards.engine.probe import probe_destination, probe_public
 from forwards.engine.relay import Traffic
+from forwards.engine.session import Session
 from forwards.engine.specs import ForwardSpec, Kind
 from forwards.engine.states import Counters, Problem, State, Status, may_follow
 from forwards.engine.tasks import Tasks

@@ -8,9 +8,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from forwards.engine.connection import ServerConnection, Session, open_session, through_jump
+from forwards.engine.connection import ServerConnection, open_session, through_jump
 from forwards.engine.errors import EngineError
 from forwards.engine.runner import ForwardRunner
+from forwards.engine.session import Session
 from forwards.engine.specs import ForwardSpec, ServerSpec
 from forwards.engine.states import Counters, Problem, ServerStatus, State, Status
 from forwards.engine.tasks import Tasks

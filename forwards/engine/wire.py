@@ -7,12 +7,31 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import asyncssh
 from asyncssh.packet import String, UInt32
 
-from forwards.engine.channel import DATA, Channel
+# Messages of a channel (RFC 4254, 9)
+CHANNEL_OPEN = 90
+WINDOW_ADJUST = 93
+DATA = 94
+EXTENDED_DATA = 95
+EOF = 96
+CLOSE = 97
+REQUEST = 98
+FAILURE = 100
+
+PACKET_SIZE = 32768
+
+
+class Sender(Protocol):
+    """The sending side of a channel. `eager` is the wire's note that the last read filled a packet."""
+
+    send_id: int
+    send_window: int
+    send_packet_size: int
+    eager: bool
 
 
 class _Silent:
@@ -50,7 +69,7 @@ class Wire:
         """Send one message of a channel."""
         self.conn.send_packet(kind, payload, handler=SILENT)
 
-    def pump(self, sock: socket.socket, channel: Channel) -> int:
+    def pump(self, sock: socket.socket, channel: Sender) -> int:
         """Read from a client what the channel's window allows, send it, and return how much it was; 0 means EOF.
 
         Raises OSError as reading a non-blocking socket does.
