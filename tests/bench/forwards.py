@@ -189,9 +189,9 @@ def main() -> None:
             run.all(chosen.kinds, chosen.only, stack)
         except KeyboardInterrupt:
             run.note("The run was stopped before its end.")
-    print(results.markdown())
     if chosen.json:
         chosen.json.write_text(results.json({"rounds": chosen.rounds, **dataclasses.asdict(bench.sizes)}))
+    print(results.markdown())
 
 
 if __name__ == "__main__":
