@@ -153,7 +153,7 @@ EVERY_KIND = {kind: {"bulk", "latency", "rate"} if kind != LOCAL else set(SCENAR
 
 
 def use_once(bench: Bench, address: tuple[int, int]) -> None:
-    """Pass a few bytes. The first client of all may come too early; one after some seconds must not. Raises LoadError."""
+    """Pass a few bytes. The very first client may come too early, one after some seconds not. Raises LoadError."""
     deadline = time.perf_counter() + FIRST_USE_SECONDS
     while True:
         try:
