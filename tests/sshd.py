@@ -108,11 +108,13 @@ class Sshd:
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
+                break
             except OSError:
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     raise RuntimeError((self.folder / "sshd.log").read_text()) from None
                 time.sleep(0.02)
+        while self.connections():
+            time.sleep(0.002)
 
     def stop(self) -> None:
         """End the server and every session it serves."""

@@ -15,6 +15,7 @@ from forwards.engine.backoff import HEALTHY_AFTER, Backoff
 from forwards.engine.ciphers import ciphers
 from forwards.engine.errors import EngineError, Retry, connect_error, host_key_error, jump_error, lost_error
 from forwards.engine.fastpath import FastWire, is_usable
+from forwards.engine.greeting import speaks_otherwise
 from forwards.engine.hostkeys import HostKeyCheck, wanted_algorithms
 from forwards.engine.session import Session
 from forwards.engine.sockets import connected
@@ -76,7 +77,7 @@ class _JumpTunnel:
 async def open_session(server: ServerSpec, via: tuple[ServerSpec, Session] | None, keeper: Tasks) -> Session:
     """Connect and sign in at `server`, through the session of a jump host where `via` names one.
 
-    Takes at most `server.connect_timeout` seconds. Raises EngineError. `keeper` outlives the call: it finishes what
+    Takes at most `server.connect_timeout` seconds, and two more to look at who hung up. Raises EngineError. `keeper` outlives the call: it finishes what
     comes too late. No file of the user's is read, nothing of ~/.ssh/config runs, no key is accepted but trusted ones.
     """
     check = HostKeyCheck(server.host_keys)
@@ -108,6 +109,9 @@ async def open_session(server: ServerSpec, via: tuple[ServerSpec, Session] | Non
         if refused := host_key_error(check, server):
             raise refused from None
         meaning = jump_error(error, server, via[0]) if via else connect_error(error, server)
+        hung_up = isinstance(error, ConnectionResetError) or meaning.problem.code == "connection_lost"
+        if hung_up and not via and await speaks_otherwise(server.host, server.port):
+            meaning = connect_error(asyncssh.ProtocolNotSupported("no SSH version"), server)
         if meaning.problem.code == "internal":
             logger.exception("Connecting to server %s failed in an unknown way", server.id)
         raise meaning from None

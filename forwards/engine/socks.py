@@ -85,7 +85,7 @@ class Handshake:
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._version = 0
+        self._version: int | None = None
         self._greeted = False
 
     def feed(self, data: bytes) -> tuple[bytes, Request | None]:
@@ -93,20 +93,24 @@ class Handshake:
         self._buffer += data
         answer = b""
         try:
-            if not self._version and self._buffer:
+            if self._version is None and self._buffer:
                 self._version = self._buffer[0]
             if self._version == 4:
                 return b"", self._socks4(_Reader(self._buffer))
             if self._version == 5:
                 answer = b"" if self._greeted else self._greet(_Reader(self._buffer))
                 return answer, self._socks5(_Reader(self._buffer))
-            if self._version:
+            if self._version is not None:
                 raise Refused
             return b"", None
+        except Refused as refused:
+            # The greeting was answered even if the request behind it came in the same piece.
+            raise Refused(answer + refused.reply) from None
         except _Incomplete:
             # What follows a complete request is the client's data; only a handshake that does not end is cut.
             if len(self._buffer) > MAX_HANDSHAKE:
-                raise Refused(self.reply(Reply.FAILED) if self._greeted or self._version == 4 else b"") from None
+                refusal = self.reply(Reply.FAILED) if self._greeted or self._version == 4 else b""
+                raise Refused(answer + refusal) from None
             return answer, None
 
     def reply(self, outcome: Reply) -> bytes:

@@ -117,7 +117,8 @@ class Contender:
 
 def launch(command: Sequence[str], stack: ExitStack, **environment: str) -> Running:
     """Start a program, and have the stack end it and what it started."""
-    log = stack.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115: the stack closes it
+    # The stack closes it.
+    log = stack.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -51,12 +51,10 @@ class Serve(Dashboard):
             )
 
     def end(self) -> None:
+        # One that does not end by itself is killed by stop(), which says so.
         if self.process is not None:
-            process = self.process
-            try:
+            with suppress(AssertionError):
                 self.stop(signal.SIGTERM)
-            except AssertionError:
-                process.kill()
 
 
 def page(dashboard: Dashboard) -> ClientConnection:

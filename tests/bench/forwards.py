@@ -177,7 +177,10 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="tunnelweb-bench-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        load = Load(folder)
+        try:
+            load = Load(folder)
+        except LoadError as error:
+            sys.exit(str(error))
         results = Results({})
         contenders = ready([one for one in everybody(load) if one.name in wanted], results.note)
         results.titles.update({one.name: one.title for one in contenders})
@@ -188,10 +191,13 @@ def main() -> None:
         try:
             run.all(chosen.kinds, chosen.only, stack)
         except KeyboardInterrupt:
+            # Whoever is impatient now must not keep what was started from being ended.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             run.note("The run was stopped before its end.")
-    print(results.markdown())
     if chosen.json:
         chosen.json.write_text(results.json({"rounds": chosen.rounds, **dataclasses.asdict(bench.sizes)}))
+    print(results.markdown())
 
 
 if __name__ == "__main__":

@@ -159,9 +159,14 @@ def number(value: float) -> str:
 def cell(ratio: Spread | None) -> str:
     if ratio is None:
         return "–"
-    if ratio.rounds == 1:
-        return f"{ratio.median:.2f}"
-    return f"**{ratio.median:.2f}** ({ratio.least:.2f}–{ratio.most:.2f})"
+    median, least, most = map(_ratio, (ratio.median, ratio.least, ratio.most))
+    return median if ratio.rounds == 1 else f"**{median}** ({least}–{most})"
+
+
+def _ratio(value: float) -> str:
+    if abs(value) < 0.001:
+        return "0"
+    return f"{value:.3f}" if abs(value) < 0.1 else f"{value:.2f}"
 
 
 def machine() -> dict[str, str]:
