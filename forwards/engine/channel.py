@@ -167,6 +167,17 @@ class Channel:
         self._gone(None, in_order=True)
 
     def process_open_confirmation(self, send_id: int, window: int, packet_size: int, packet: SSHPacket) -> None:
+        if not self.is_opening:
+            raise asyncssh.ProtocolError("Channel not being opened")
+        self.confirmed(send_id, window, packet_size)
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether the peer was asked for this channel and has not answered."""
+        return self._open_sent_at > 0 and not self.is_open and not self._closed
+
+    def confirmed(self, send_id: int, window: int, packet_size: int) -> None:
+        """The peer opened the channel it was asked for (RFC 4254, 5.1)."""
         self.send_id, self.send_window, self.send_packet_size = send_id, window, min(packet_size, PACKET_SIZE)
         self.is_open = True
         self.wire.note_round_trip(time.monotonic() - self._open_sent_at)
@@ -190,6 +201,9 @@ class Channel:
             self.wire.conn.send_channel_open_failure(self.send_id, code, reason, "en")
 
     def process_open_failure(self, code: int, reason: str, lang: str) -> None:
+        if not self.is_opening:
+            raise asyncssh.ProtocolError("Channel not being opened")
+        self._closed = True
         self._forget()
         self.refused(asyncssh.ChannelOpenError(code, reason, lang))
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from forwards.engine.channel import Channel
 from forwards.engine.gcm import BATCH, BLOCK, INBOUND, INBOUND_VIEW, MANY_PACKETS, ONE_PACKET, TAG, PacketCipher, room
-from forwards.engine.wire import CLOSE, DATA, EOF, PACKET_SIZE, SILENT, WINDOW_ADJUST, Sender, Wire
+from forwards.engine.wire import CLOSE, DATA, EOF, OPEN_CONFIRMATION, PACKET_SIZE, SILENT, WINDOW_ADJUST, Sender, Wire
 
 CHECKED_VERSIONS = ("2.24.",)
 _CONNECTION_NAMES = (
@@ -37,6 +38,7 @@ _CONNECTION_NAMES = (
     "_rekey_seconds", "_rekey_time", "_auth_complete", "_send_disconnect", "_force_close", "_reset_keepalive_timer",
 )  # fmt: skip
 
+_CONFIRMATION = struct.Struct(">III")
 # Above this many bytes waiting for the socket, clients are not read from; below the other they are again.
 FULL, NOT_FULL = 256 * 1024, 64 * 1024
 MOST_BUFFERS = 512
@@ -154,12 +156,14 @@ class FastWire(Wire, asyncio.Transport):
     def _is_ours(self, start: int, length: int, touched: dict[Channel, None]) -> bool:
         """Give a decrypted message to its channel; False for one that is asyncssh's to read (or to find fault with)."""
         kind = INBOUND[start + 5]
-        if not WINDOW_ADJUST <= kind <= CLOSE:
+        if not OPEN_CONFIRMATION <= kind <= CLOSE:
             return False
         channel = self._conn._channels.get(int.from_bytes(INBOUND_VIEW[start + 6 : start + 10]))
-        if not isinstance(channel, Channel) or not channel.is_open:
+        if not isinstance(channel, Channel):
             return False
         size = length - INBOUND[start + 4] - 6  # without padding, its length, the type and the channel's number
+        if not channel.is_open:
+            return kind == OPEN_CONFIRMATION and size == 12 and self._opened(channel, start + 10)
         if kind == DATA:
             if size < 4 or int.from_bytes(INBOUND_VIEW[start + 10 : start + 14]) != size - 4:
                 return False
@@ -175,6 +179,14 @@ class FastWire(Wire, asyncio.Transport):
             channel.receive_eof() if kind == EOF else channel.receive_close()
             return True
         return False
+
+    @staticmethod
+    def _opened(channel: Channel, start: int) -> bool:
+        send_id, window, packet_size = _CONFIRMATION.unpack_from(INBOUND, start)
+        if not channel.is_opening or not packet_size:
+            return False
+        channel.confirmed(send_id, window, packet_size)
+        return True
 
     def _reset_keepalive(self) -> None:
         now = self._loop.time()

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -65,6 +66,18 @@ class Listener:
         await self._tasks.cancel()
 
 
+@dataclass(slots=True)
+class _Client:
+    """An accepted client and where it wants to go; by SOCKS, with its handshake and what it sent behind it."""
+
+    sock: socket.socket
+    origin: tuple[str, int]
+    host: str
+    port: int
+    handshake: Handshake | None = None
+    early: bytes = b""
+
+
 class LocalListener(Listener):
     """Listens on this machine, for a local or a dynamic forward."""
 
@@ -79,6 +92,7 @@ class LocalListener(Listener):
         # Accepted sockets without a relay: in a SOCKS handshake, or waiting for the server to come back.
         self._pending: set[socket.socket] = set()
         self._fronts: dict[socket.socket, SocksFront] = {}
+        self._accept_at_once = 1
         self._timers: dict[Relay, asyncio.TimerHandle] = {}
 
     async def open(self) -> None:
@@ -101,87 +115,79 @@ class LocalListener(Listener):
             reset(sock)
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(ACCEPTED_AT_ONCE):
+        for _ in range(self._accept_at_once):
             try:
-                sock, _ = listening.accept()
+                sock, origin = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                self._accept_at_once = 1
                 return
             except OSError as error:
                 logger.warning("Forward %s cannot accept a client: %s", self.forward.id, error.strerror)
                 self._loop.remove_reader(listening.fileno())
                 self._loop.call_later(NO_FILES_PAUSE, self._accept_again, listening)
                 return
-            self._take(sock)
+            self._take(sock, origin[:2])
+        # Whoever comes alone is not kept waiting for the answer that nobody else is there.
+        self._accept_at_once = min(2 * self._accept_at_once, ACCEPTED_AT_ONCE)
 
     def _accept_again(self, listening: socket.socket) -> None:
         if listening in self._listening:
             self._loop.add_reader(listening.fileno(), self._accept, listening)
 
-    def _take(self, sock: socket.socket) -> None:
+    def _take(self, sock: socket.socket, origin: tuple[str, int]) -> None:
         if self.traffic.active + len(self._pending) >= MAX_CLIENTS:
             reset(sock)
             return
         prepare(sock)
         if self.forward.kind is Kind.DYNAMIC:
             self._pending.add(sock)
-            self._fronts[sock] = SocksFront(sock, self._asked_for, self._forget_pending)
+            self._fronts[sock] = SocksFront(sock, partial(self._asked_for, origin), self._forget_pending)
         else:
-            self._relay(sock, self.forward.dest_host, self.forward.dest_port)
+            self._relay(_Client(sock, origin, self.forward.dest_host, self.forward.dest_port))
 
     def _forget_pending(self, sock: socket.socket) -> None:
         self._pending.discard(sock)
         self._fronts.pop(sock, None)
 
-    def _asked_for(self, sock: socket.socket, request: Request, handshake: Handshake) -> None:
+    def _asked_for(self, origin: tuple[str, int], sock: socket.socket, request: Request, handshake: Handshake) -> None:
         self._forget_pending(sock)
-        self._relay(sock, request.host, request.port, handshake, request.early)
+        self._relay(_Client(sock, origin, request.host, request.port, handshake, request.early))
 
-    def _relay(
-        self, sock: socket.socket, host: str, port: int, handshake: Handshake | None = None, early: bytes = b""
-    ) -> None:
+    def _relay(self, client: _Client) -> None:
         """Open the SSH channel of a client at once, or as soon as the server is back."""
         session = self._current()
         if session is not None:
-            self._open(session, sock, host, port, handshake, early)
+            self._open(session, client)
         else:
-            self._pending.add(sock)
-            self._tasks.spawn(self._relay_later(sock, host, port, handshake, early), "waiting client")
+            self._pending.add(client.sock)
+            self._tasks.spawn(self._relay_later(client), "waiting client")
 
-    async def _relay_later(
-        self, sock: socket.socket, host: str, port: int, handshake: Handshake | None, early: bytes
-    ) -> None:
+    async def _relay_later(self, client: _Client) -> None:
         try:
             session = await self._connect()
         except TimeoutError as error:
-            if handshake:
+            if client.handshake:
                 with contextlib.suppress(OSError):
-                    sock.send(handshake.reply(reply_to_failure(error)))
-            reset(sock)
+                    client.sock.send(client.handshake.reply(reply_to_failure(error)))
+            reset(client.sock)
             return
         finally:
-            self._forget_pending(sock)
-        self._open(session, sock, host, port, handshake, early)
+            self._forget_pending(client.sock)
+        self._open(session, client)
 
-    def _open(
-        self, session: Session, sock: socket.socket, host: str, port: int, handshake: Handshake | None, early: bytes
-    ) -> None:
-        relay = Relay(session.wire, sock, self.traffic, partial(self._answered, handshake), self._relays.discard)
+    def _open(self, session: Session, client: _Client) -> None:
+        answered = partial(self._answered, client.handshake)
+        relay = Relay(session.wire, client.sock, self.traffic, answered, self._relays.discard)
         self._relays.add(relay)
-        if handshake:
-            relay.greeting = handshake.reply(Reply.GRANTED)
-            relay.early = early
+        if client.handshake:
+            relay.greeting = client.handshake.reply(Reply.GRANTED)
+            relay.early = client.early
         try:
-            origin = sock.getpeername()
-            relay.open_direct(host, port, origin[0], origin[1])
-        except OSError:
-            relay.abort()
+            relay.open_direct(client.host, client.port, *client.origin)
         except asyncssh.ChannelOpenError as error:
-            self._answered(handshake, relay, error)
+            answered(relay, error)
         else:
-            self._timers[relay] = self._loop.call_later(CHANNEL_TIMEOUT, self._too_late, handshake, relay)
-
-    def _too_late(self, handshake: Handshake | None, relay: Relay) -> None:
-        self._answered(handshake, relay, TimeoutError())
+            self._timers[relay] = self._loop.call_later(CHANNEL_TIMEOUT, answered, relay, TimeoutError())
 
     def _answered(self, handshake: Handshake | None, relay: Relay, error: Exception | None) -> None:
         """The channel of a client is open, or not: a SOCKS client is told why, another one is reset."""

@@ -124,6 +124,9 @@ class Relay(Channel):
             self._send(self.early)
             self.early = b""
         self.window_opened()
+        if self._reading:
+            # A client that speaks first has spoken by now.
+            self._readable()
 
     def refused(self, error: Exception) -> None:
         if not self._ended:

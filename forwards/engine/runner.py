@@ -135,6 +135,8 @@ class ForwardRunner:
         session = self.server.session
         if self.status.state is not State.LISTENING or session is None or session.lost.done():
             return
+        if error is None and self.status.problem is None:
+            return
         if self.forward.kind is Kind.DYNAMIC:
             # Each client asks for a destination of its own; only "the server forbids it" says something of all.
             if not isinstance(error, asyncssh.ChannelOpenError):

@@ -14,6 +14,7 @@ from asyncssh.packet import String, UInt32
 
 # Messages of a channel (RFC 4254, 9)
 CHANNEL_OPEN = 90
+OPEN_CONFIRMATION = 91
 WINDOW_ADJUST = 93
 DATA = 94
 EXTENDED_DATA = 95
