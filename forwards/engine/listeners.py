@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -80,6 +81,13 @@ class LocalListener(Listener):
 
     async def close(self) -> None:
         self._closing = True
+        loop = asyncio.get_running_loop()
+        for server in self._servers:
+            for bound in server.sockets:
+                # asyncio's server forgets, open, a connection it accepted in the turn before it was closed.
+                with contextlib.suppress(NotImplementedError):
+                    loop.remove_reader(bound.fileno())
+        await asyncio.sleep(0)
         for server in self._servers:
             server.close()
         for transport in list(self._handshaking):

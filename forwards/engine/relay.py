@@ -133,10 +133,10 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
 
     def abort(self) -> None:
         """Cut both ends at once; the client gets a reset."""
-        if self.transport:
-            reset(self.transport)
-        else:
+        if self.transport is None:
             self._end()
+        elif not self._ended:
+            reset(self.transport)
         if self._channel:
             self._channel.abort()
 
@@ -229,6 +229,9 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         chan, self._channel = self._channel, None
+        if self._ended:
+            # asyncio's transport cannot be aborted once it is closed.
+            return
         if self.transport is None:
             self._end()
         elif exc is not None or chan is None:
@@ -239,7 +242,7 @@ class Relay(asyncssh.SSHTCPSession[bytes]):
             asyncio.get_running_loop().call_soon(self._channel_closed, chan.get_connection())
 
     def _channel_closed(self, conn: SSHConnection) -> None:
-        if self.transport is None:
+        if self.transport is None or self._ended:
             return
         if conn.is_closed() and not self._channel_eof:
             reset(self.transport)
