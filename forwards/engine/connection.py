@@ -77,8 +77,9 @@ class _JumpTunnel:
 async def open_session(server: ServerSpec, via: tuple[ServerSpec, Session] | None, keeper: Tasks) -> Session:
     """Connect and sign in at `server`, through the session of a jump host where `via` names one.
 
-    Takes at most `server.connect_timeout` seconds, and two more to look at who hung up. Raises EngineError. `keeper` outlives the call: it finishes what
-    comes too late. No file of the user's is read, nothing of ~/.ssh/config runs, no key is accepted but trusted ones.
+    Takes at most `server.connect_timeout` seconds, and two more to look at who hung up. Raises EngineError. `keeper`
+    outlives the call: it finishes what comes too late. No file of the user's is read, nothing of ~/.ssh/config runs,
+    no key is accepted but trusted ones.
     """
     check = HostKeyCheck(server.host_keys)
     lost: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()

@@ -39,7 +39,7 @@ class EngineError(Exception):
 def clean_text(text: object) -> str:
     """Return text from a server or the system without control characters, cut at MAX_DETAIL characters."""
     printable = "".join(char if char.isprintable() else " " for char in str(text))
-    return " ".join(printable.split())[:MAX_DETAIL].rstrip(".")
+    return " ".join(printable.split())[:MAX_DETAIL].rstrip(". ")
 
 
 def _os_detail(error: OSError) -> str:

@@ -30,6 +30,7 @@ from tests.bench.packages import Asyncssh, NodeSsh2, Sshtunnel
 from tests.bench.report import REFERENCE, Results
 from tests.bench.scenarios import QUICK, SCENARIOS, Bench, Sizes
 
+STOPPED = "The run was stopped before its end."
 DELAY_EACH_WAY = 0.05
 # Fresh processes say the same each time, and take long to start.
 MOST_FRESH_ROUNDS = 3
@@ -194,10 +195,12 @@ def main() -> None:
             # Whoever is impatient now must not keep what was started from being ended.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            run.note("The run was stopped before its end.")
+            run.note(STOPPED)
     if chosen.json:
         chosen.json.write_text(results.json({"rounds": chosen.rounds, **dataclasses.asdict(bench.sizes)}))
     print(results.markdown())
+    if STOPPED in results.notes:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

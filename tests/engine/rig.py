@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -38,8 +40,18 @@ async def client(port: int, host: str = "127.0.0.1") -> AsyncIterator[Streams]:
         async with asyncio.timeout(PATIENCE):
             yield reader, writer
     finally:
-        writer.transport.abort()
+        reset(writer)
         await asyncio.sleep(0)
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection so that the other side gets an error, not an end."""
+    if not writer.is_closing():
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # One that is closing already goes by itself, unless the other side does not read.
+    if not writer.is_closing() or writer.transport.get_write_buffer_size():
+        writer.transport.abort()
 
 
 async def ask(port: int, question: bytes, host: str = "127.0.0.1") -> bytes:
@@ -140,7 +152,7 @@ class Destination:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for _, writer in self.accepted:
-            writer.transport.abort()
+            reset(writer)
         await asyncio.sleep(0)
 
 
