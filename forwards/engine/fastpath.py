@@ -139,8 +139,10 @@ class FastWire(Wire, asyncio.Transport):
     def _receiving(self) -> PacketCipher | None:
         """Return the cipher to decrypt with, None while asyncssh must see every byte."""
         conn = self._conn
+        if not self._complete:
+            return None
         cipher = conn._recv_encryption
-        if type(cipher) is GCMEncryption and self._complete:
+        if type(cipher) is GCMEncryption:
             conn._recv_encryption = cipher = PacketCipher(cipher)
         if type(cipher) is not PacketCipher or conn._inpbuf or conn._decompressor:
             return None
@@ -190,7 +192,7 @@ class FastWire(Wire, asyncio.Transport):
 
     def _reset_keepalive(self) -> None:
         now = self._loop.time()
-        if now - self._keepalive_reset_at > KEEPALIVE_RESET and not self._closed:
+        if self._complete and now - self._keepalive_reset_at > KEEPALIVE_RESET and not self._closed:
             self._keepalive_reset_at = now
             self._conn._reset_keepalive_timer()
 
@@ -199,8 +201,10 @@ class FastWire(Wire, asyncio.Transport):
     def _sending(self) -> PacketCipher | None:
         """Return the cipher to encrypt with; None while asyncssh must do it: in a key exchange, or when one is due."""
         conn = self._conn
+        if not self._complete:
+            return None
         cipher = conn._send_encryption
-        if type(cipher) is GCMEncryption and self._complete:
+        if type(cipher) is GCMEncryption:
             conn._send_encryption = cipher = PacketCipher(cipher)
         if type(cipher) is not PacketCipher or conn._compressor or not conn._kex_complete or not conn._auth_complete:
             return None
@@ -253,6 +257,11 @@ class FastWire(Wire, asyncio.Transport):
         self._flush_due = False
         if self._out and not self._closed and not self._blocked:
             self._transmit(list(self._out))
+        # Also where the socket took all at once: somebody may have come while it was waiting to be sent.
+        if self._waiting and self._out_size <= NOT_FULL:
+            waiting, self._waiting = self._waiting, []
+            for call in waiting:
+                call()
 
     def _transmit(self, buffers: list[bytes | memoryview]) -> None:
         """Send buffers now, as far as the socket takes them; the rest is copied, and waits."""
@@ -283,10 +292,6 @@ class FastWire(Wire, asyncio.Transport):
         self._loop.remove_writer(self._sock.fileno())
         self._blocked = False
         self._flush()
-        if self._out_size <= NOT_FULL:
-            waiting, self._waiting = self._waiting, []
-            for call in waiting:
-                call()
 
     @property
     def full(self) -> bool:

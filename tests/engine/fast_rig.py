@@ -113,7 +113,8 @@ class Bench:
         return channel
 
     async def no_channels(self) -> None:
-        await eventually(lambda: not self.conn._channels and not self.traffic.active)
+        """Wait for the end of every channel, at both ends."""
+        await eventually(lambda: not (self.conn._channels or self.server._channels or self.traffic.active))
 
 
 @contextmanager
