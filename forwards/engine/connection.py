@@ -50,8 +50,13 @@ class _FastTunnel:
         self.wire: FastWire | None = None
 
     async def create_connection(self, factory: Callable[[], Any], host: str, port: int) -> tuple[Any, Any]:
-        conn = factory()
-        self.wire = FastWire(conn, await connected(host, port))
+        sock = await connected(host, port)
+        try:
+            conn = factory()
+            self.wire = FastWire(conn, sock)
+        except BaseException:
+            sock.close()
+            raise
         self.wire.start()
         return self.wire, conn
 

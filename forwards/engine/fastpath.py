@@ -272,6 +272,7 @@ class FastWire(Wire, asyncio.Transport):
             except (BlockingIOError, InterruptedError):
                 pass
             except OSError as error:
+                self._out.clear()
                 self._close(error)
                 return
         self._out.clear()

@@ -171,6 +171,9 @@ class LocalListener(Listener):
                     client.sock.send(client.handshake.reply(reply_to_failure(error)))
             reset(client.sock)
             return
+        except BaseException:
+            reset(client.sock)
+            raise
         finally:
             self._forget_pending(client.sock)
         self._open(session, client)

@@ -259,8 +259,11 @@ class Relay(Channel):
                 self._drop(in_order=True)
             elif not self._shut:
                 self._shut = True
-                with contextlib.suppress(OSError):
+                try:
                     self.sock.shutdown(socket.SHUT_WR)
+                except OSError:
+                    # The client is gone; as it was not being read from, nobody had noticed.
+                    self._socket_failed()
 
     def _socket_failed(self) -> None:
         self.close()
