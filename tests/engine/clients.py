@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import socket
 
@@ -21,13 +20,14 @@ async def play(bench: Bench, number: int) -> Outcome:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(sock, ("127.0.0.1", bench.port(number)))
-    sending: asyncio.Task[None] | None = None
+    sending: asyncio.Task[bool] | None = None
     ended = asyncio.Event()
     try:
         sending = loop.create_task(_send(sock, script, number, ended))
         outcome = await _receive(sock, script, ended)
-        if outcome.end == "eof" and not script.closes:
-            await sending
+        # The kernel tells of a reset once: to whom is reading, or to whom is writing.
+        if outcome.end == "eof" and not await sending:
+            outcome.end = "reset"
         return outcome
     finally:
         if sending:
@@ -39,11 +39,12 @@ async def play(bench: Bench, number: int) -> Outcome:
             reset(sock)
 
 
-async def _send(sock: socket.socket, script: Script, number: int, server_ended: asyncio.Event) -> None:
+async def _send(sock: socket.socket, script: Script, number: int, server_ended: asyncio.Event) -> bool:
+    """Return whether all could be sent."""
     loop = asyncio.get_running_loop()
     chance = random.Random(number)
     left = memoryview(stream(2 * number + 1, script.up))
-    with contextlib.suppress(ConnectionError):
+    try:
         while left:
             size = chance.choice((1, 500, 10_000, 70_000, 300_000))
             part, left = left[:size], left[size:]
@@ -53,6 +54,9 @@ async def _send(sock: socket.socket, script: Script, number: int, server_ended: 
             if script.last == "client":
                 await server_ended.wait()
             sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        return False
+    return True
 
 
 async def _receive(sock: socket.socket, script: Script, ended: asyncio.Event) -> Outcome:

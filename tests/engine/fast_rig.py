@@ -218,7 +218,7 @@ def run(loop: str, work: Coroutine[Any, Any, T]) -> T:
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         result = runner.run(watched())
-    assert not complaints
+    assert complaints == []
     return result
 
 
