@@ -139,7 +139,8 @@ class Sshd:
     def freeze(self) -> None:
         """Make every session stand still, its connection open, until it is killed."""
         for pid in self.sessions():
-            os.kill(pid, signal.SIGSTOP)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
 
     def kill_sessions(self) -> None:
         """Cut every connection, the server itself staying up."""
@@ -151,10 +152,10 @@ class Sshd:
 
 
 def _children(pid: int) -> list[int]:
-    children = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        # A process may end while it is being looked at.
-        with suppress(OSError):
+    children: list[int] = []
+    # A process may end while it is being looked at.
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
             children += [int(child) for child in task.read_text().split()]
     return children
 
