@@ -41,7 +41,9 @@ class Site:
     @property
     def known_hosts(self) -> Path:
         path = self.folder / f"known_hosts_{self.port}"
-        path.write_text(f"[127.0.0.1]:{self.port} {self.sshd.public_host_key}\n")
+        # Once: those who started before may be reading it.
+        if not path.exists():
+            path.write_text(f"[127.0.0.1]:{self.port} {self.sshd.public_host_key}\n")
         return path
 
 
@@ -206,7 +208,7 @@ class Proxy(Contender):
     def running(self, site: Site, kind: str, pairs: Sequence[Pair], *, split: bool = False) -> Iterator[Tunnel]:
         with ExitStack() as stack:
             began = time.perf_counter()
-            relays = [stack.enter_context(self._load.relaying(target)) for _, target in pairs]
-            ports, processes = [port for port, _ in relays], [process.pid for _, process in relays]
+            proxies = [stack.enter_context(self._load.passing_on(target)) for _, target in pairs]
+            ports, processes = [port for port, _ in proxies], [pid for _, pid in proxies]
             targets = [target for _, target in pairs]
             yield Tunnel(kind, ports, targets, processes, time.perf_counter() - began)

@@ -147,7 +147,7 @@ class Run:
                 self.standing(kind, near, self.bench)
             if "far" in names:
                 site = self.bench.site
-                port, _ = stack.enter_context(self.bench.load.relaying(site.port, DELAY_EACH_WAY))
+                port = stack.enter_context(self.bench.load.delaying(site.port, DELAY_EACH_WAY))
                 there = dataclasses.replace(self.bench, site=dataclasses.replace(site, port=port))
                 self.standing(kind, ["far"], there)
             for name in names:
