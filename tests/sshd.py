@@ -97,19 +97,16 @@ class Sshd:
         # The first value of a keyword counts, so what a test asks for comes first.
         keys = "".join(f"HostKey {key}\n" for key in self.host_keys)
         config.write_text(self.extra + keys + _CONFIG.format(port=self.port, folder=self.folder))
+        written = self.folder / "sshd.pid"
+        written.unlink(missing_ok=True)
         with (self.folder / "sshd.log").open("ab") as log:
             self._process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log, start_new_session=True)
+        # Written once it listens. To connect would leave a session that a test may count.
         deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                break
-            except OSError:
-                if time.monotonic() > deadline or self._process.poll() is not None:
-                    raise RuntimeError((self.folder / "sshd.log").read_text()) from None
-                time.sleep(0.02)
-        while self.connections():
-            time.sleep(0.002)
+        while not written.exists():
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise RuntimeError(self.log)
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """End the server and every session it serves."""
