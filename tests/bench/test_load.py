@@ -1,7 +1,6 @@
 """The load generator on plain loopback, through a delay and a proxy, and through a real SSH client's SOCKS proxy."""
 
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,6 @@ from tests import sshd
 from tests.bench import measure
 from tests.bench.contenders import DYNAMIC, LOCAL, Proxy, Site, Ssh
 from tests.bench.load import Load, LoadError
-
-pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
 
 SECONDS = 0.1
 ESTABLISHED = "01"
