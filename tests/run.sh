@@ -11,7 +11,7 @@ again() { "$@" || { sleep 5; "$@"; }; }
 export DEBIAN_FRONTEND=noninteractive
 again as_root apt-get -qq update
 again as_root apt-get -qq install --yes --no-install-recommends \
-    python3 python3-venv openssh-server openssh-client chromium curl fonts-dejavu-core >/dev/null
+    python3 python3-venv openssh-server openssh-client chromium curl gcc libc6-dev fonts-dejavu-core >/dev/null
 
 [ -x .venv/bin/python ] || python3 -m venv .venv
 again .venv/bin/pip install --quiet --disable-pip-version-check --editable '.[test]'

@@ -102,19 +102,16 @@ class Sshd:
         # The first value of a keyword counts, so what a test asks for comes first.
         keys = "".join(f"HostKey {key}\n" for key in self.host_keys)
         config.write_text(self.extra + keys + _CONFIG.format(port=self.port, folder=self.folder))
+        written = self.folder / "sshd.pid"
+        written.unlink(missing_ok=True)
         with (self.folder / "sshd.log").open("ab") as log:
             self._process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log, start_new_session=True)
+        # Written once it listens. To connect would leave a session that a test may count.
         deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                break
-            except OSError:
-                if time.monotonic() > deadline or self._process.poll() is not None:
-                    raise RuntimeError((self.folder / "sshd.log").read_text()) from None
-                time.sleep(0.02)
-        while self.connections():
-            time.sleep(0.002)
+        while not written.exists():
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                raise RuntimeError(self.log)
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """End the server and every session it serves."""
@@ -144,7 +141,8 @@ class Sshd:
     def freeze(self) -> None:
         """Make every session stand still, its connection open, until it is killed."""
         for pid in self.sessions():
-            os.kill(pid, signal.SIGSTOP)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
 
     def kill_sessions(self) -> None:
         """Cut every connection, the server itself staying up."""
@@ -156,10 +154,10 @@ class Sshd:
 
 
 def _children(pid: int) -> list[int]:
-    children = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        # A process may end while it is being looked at.
-        with suppress(OSError):
+    children: list[int] = []
+    # A process may end while it is being looked at.
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
             children += [int(child) for child in task.read_text().split()]
     return children
 

@@ -20,6 +20,14 @@ class ForwardKind(models.TextChoices):
     DYNAMIC = specs.Kind.DYNAMIC.value, _("Dynamic")
 
 
+# The name stands for both addresses.
+_SAME_ADDRESS = {
+    "localhost": ("localhost", "127.0.0.1", "::1"),
+    "127.0.0.1": ("127.0.0.1", "localhost"),
+    "::1": ("::1", "localhost"),
+}
+
+
 class ForwardQuerySet(models.QuerySet["Forward"]):
     def for_rows(self) -> ForwardQuerySet:
         """Return the forwards with everything a row shows, in one query."""
@@ -39,8 +47,10 @@ class ForwardQuerySet(models.QuerySet["Forward"]):
             column = "local_host"
         if specs.is_every_interface(host):
             return others
+        same = _SAME_ADDRESS.get(host.lower(), (host,))
         return others.filter(
             Q(**{f"{column}__iexact": host})
+            | Q(**{f"{column}__in": same})
             | Q(**{f"{column}__in": [specs.ANY_INTERFACE, "0.0.0.0", "::", "::ffff:0.0.0.0"]})  # noqa: S104
         )
 

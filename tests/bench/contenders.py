@@ -41,7 +41,9 @@ class Site:
     @property
     def known_hosts(self) -> Path:
         path = self.folder / f"known_hosts_{self.port}"
-        path.write_text(f"[127.0.0.1]:{self.port} {self.sshd.public_host_key}\n")
+        # Once: those who started before may be reading it.
+        if not path.exists():
+            path.write_text(f"[127.0.0.1]:{self.port} {self.sshd.public_host_key}\n")
         return path
 
 
@@ -51,8 +53,9 @@ class Running:
 
     roots: list[int]
     began: float
-    # What went wrong, when nothing listens.
-    complaint: Callable[[], str] = str
+    # Returns what went wrong when nothing listens, and whether it never will.
+    complaint: Callable[[], str]
+    ended: Callable[[], bool]
 
 
 @dataclass
@@ -101,8 +104,9 @@ class Contender:
             wanted = {port for part in parts for port, _ in part}
             deadline = time.perf_counter() + LISTEN_SECONDS
             while not wanted <= measure.listening():
-                if time.perf_counter() > deadline:
-                    raise Unavailable(f"{self.title} did not listen. {started[0].complaint()}".strip())
+                if time.perf_counter() > deadline or any(one.ended() for one in started):
+                    said = " ".join({one.complaint() for one in started if one.complaint()})
+                    raise Unavailable(f"{self.title} did not listen. {said}".strip())
                 time.sleep(0.01)
             seconds = time.perf_counter() - started[0].began
             yield Tunnel(
@@ -119,6 +123,7 @@ def launch(command: Sequence[str], stack: ExitStack, **environment: str) -> Runn
     """Start a program, and have the stack end it and what it started."""
     # The stack closes it.
     log = stack.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115
+    began = time.perf_counter()
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -133,7 +138,7 @@ def launch(command: Sequence[str], stack: ExitStack, **environment: str) -> Runn
         log.seek(0)
         return " ".join(log.read()[-300:].split())
 
-    return Running([process.pid], time.perf_counter(), complaint)
+    return Running([process.pid], began, complaint, lambda: process.poll() is not None)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -203,7 +208,7 @@ class Proxy(Contender):
     def running(self, site: Site, kind: str, pairs: Sequence[Pair], *, split: bool = False) -> Iterator[Tunnel]:
         with ExitStack() as stack:
             began = time.perf_counter()
-            relays = [stack.enter_context(self._load.relaying(target)) for _, target in pairs]
-            ports, processes = [port for port, _ in relays], [process.pid for _, process in relays]
+            proxies = [stack.enter_context(self._load.passing_on(target)) for _, target in pairs]
+            ports, processes = [port for port, _ in proxies], [pid for _, pid in proxies]
             targets = [target for _, target in pairs]
             yield Tunnel(kind, ports, targets, processes, time.perf_counter() - began)

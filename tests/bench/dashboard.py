@@ -106,7 +106,8 @@ class Tunnelweb(Contender):
             stack.callback(page(dashboard).close)
         except (OSError, RuntimeError, AssertionError) as error:
             raise Unavailable(f"{self.title} did not start: {error} {dashboard.log.read_text()[-300:]}") from None
-        assert dashboard.process is not None
+        process = dashboard.process
+        assert process is not None
         began = time.perf_counter()
         # What Start writes. It is pressed for all at once, which the page has no button for.
         with sqlite3.connect(data / "tunnelweb.sqlite3", timeout=20) as database:
@@ -119,4 +120,4 @@ class Tunnelweb(Contender):
             database.close()
             return f"{found} {dashboard.log.read_text()[-300:]}"
 
-        return Running([dashboard.process.pid], began, complaint)
+        return Running([process.pid], began, complaint, lambda: process.poll() is not None)

@@ -4,7 +4,7 @@ Starts one sshd, the contenders and a load generator of its own on loopback, mea
 and prints ratios to `ssh -N -L -c aes128-gcm@openssh.com` as a Markdown table. Needs a C compiler, and what the tests
 need. Rivals that are packages are installed into the account's cache; one that cannot be is left out, and named.
 
-A full run takes about half an hour. The machine should do nothing else meanwhile.
+A full run takes about forty minutes. The machine should do nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Run:
                 self.standing(kind, near, self.bench)
             if "far" in names:
                 site = self.bench.site
-                port, _ = stack.enter_context(self.bench.load.relaying(site.port, DELAY_EACH_WAY))
+                port = stack.enter_context(self.bench.load.delaying(site.port, DELAY_EACH_WAY))
                 there = dataclasses.replace(self.bench, site=dataclasses.replace(site, port=port))
                 self.standing(kind, ["far"], there)
             for name in names:
@@ -196,9 +196,10 @@ def main() -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             run.note(STOPPED)
+    measured = {"rounds": chosen.rounds, **dataclasses.asdict(bench.sizes)}
     if chosen.json:
-        chosen.json.write_text(results.json({"rounds": chosen.rounds, **dataclasses.asdict(bench.sizes)}))
-    print(results.markdown())
+        chosen.json.write_text(results.json(measured))
+    print(results.markdown(measured))
     if STOPPED in results.notes:
         sys.exit(130)
 

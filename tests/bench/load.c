@@ -137,7 +137,7 @@ static void *hold(void *count)
     while (atomic_fetch_sub((atomic_int *)count, 1) > 0) {
         int fd = must_dial();
         if (!send_all(fd, "E", 1) || !receive_all(fd, &byte, 1))
-            fail("first byte");
+            fail("a connection to be held");
         done++;
     }
     return NULL;

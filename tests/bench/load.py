@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PROGRAMS = ("load", "serve", "relay")
+PROGRAMS = ("load", "serve", "delay", "proxy")
 
 
 class LoadError(Exception):
@@ -42,10 +42,16 @@ class Load:
             yield _answer(process)["port"]
 
     @contextmanager
-    def relaying(self, target: int, seconds: float = 0) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    def delaying(self, target: int, seconds: float) -> Iterator[int]:
         """Pass connections on to a port, each byte `seconds` late; the block gets the port to connect to."""
-        with self._started("relay", target, round(seconds * 1e6)) as process:
-            yield _answer(process)["port"], process
+        with self._started("delay", target, round(seconds * 1e6)) as process:
+            yield _answer(process)["port"]
+
+    @contextmanager
+    def passing_on(self, target: int) -> Iterator[tuple[int, int]]:
+        """Pass connections on to a port without more; the block gets the port to connect to, and the process id."""
+        with self._started("proxy", target) as process:
+            yield _answer(process)["port"], process.pid
 
     def run(self, mode: str, port: int, target: int, number: int, seconds: float) -> dict[str, Any]:
         """Run one mode of load.c to its end. Raises LoadError, at the latest a minute after it should have ended."""

@@ -113,8 +113,9 @@ class Results:
                 lines.append(" | ".join([f"| {metric.title} {arrow}", one, *ratios]) + " |")
         return "\n".join(lines)
 
-    def markdown(self) -> str:
+    def markdown(self, options: dict[str, Any]) -> str:
         told = [f"- {key}: {value}" for key, value in machine().items()]
+        told.append("- sizes: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in options.items()))
         parts = [f"### {kind.capitalize()} forwards\n\n{self.table(kind)}" for kind in self.figures]
         legend = (
             f"Ratios to `{self.titles[REFERENCE]}` in the same round: median of the rounds (least–most). "

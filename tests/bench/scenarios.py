@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -10,7 +12,6 @@ from dataclasses import dataclass
 from tests.bench import measure
 from tests.bench.contenders import KINDS, LOCAL, Contender, Pair, Site, Tunnel
 from tests.bench.load import Load, LoadError
-from tests.sshd import free_port
 
 GIB = 1024**3
 # A transfer beside a round trip begins this much earlier and ends this much later.
@@ -47,11 +48,10 @@ class Bench:
 
     def pairs(self, count: int = 2) -> list[Pair]:
         """Return free ports to listen on, leading to the targets in turn."""
-        # More than are needed are held at once by nobody, so each is asked for until it is new.
-        ports: set[int] = set()
-        while len(ports) < count:
-            ports.add(free_port())
-        return [(port, self.targets[index % len(self.targets)]) for index, port in enumerate(sorted(ports))]
+        # Not ports the system gives to outgoing connections: one could take a port before it is listened on.
+        taken = measure.listening()
+        free = [port for port in range(10_000, 32_000) if port not in taken]
+        return list(zip(random.sample(free, count), itertools.cycle(self.targets), strict=False))
 
 
 Probe = Callable[[Bench, Tunnel], Figures]

@@ -66,7 +66,7 @@ def test_a_note_is_told_once() -> None:
     found.note("It rained.")
     found.note("It rained.")
 
-    assert found.markdown().count("It rained.") == 1
+    assert found.markdown({}).count("It rained.") == 1
 
 
 @pytest.mark.parametrize(

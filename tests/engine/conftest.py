@@ -19,6 +19,7 @@ LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
 # Sockets and transports differ between the loops; rules and words do not.
 ON_BOTH_LOOPS = {
     "test_binding",
+    "test_carrying",
     "test_listeners",
     "test_relay",
     "test_socks_front",

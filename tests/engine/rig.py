@@ -96,10 +96,6 @@ async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     await echo(reader, writer)
 
 
-async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.read(-1)
-
-
 async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Read nothing, say nothing, stay."""
     await asyncio.Event().wait()

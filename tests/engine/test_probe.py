@@ -99,7 +99,10 @@ async def test_whether_a_port_is_public_is_told_as_it_is(rule, rig, own_sshd, de
         assert await ask(await rig.port(number), b"hello", host) == b"hello"
 
 
-async def test_a_port_that_somebody_else_answers_is_not_taken_for_public(rig, own_sshd, destinations) -> None:
+async def test_a_port_that_somebody_else_answers_is_not_taken_for_public(
+    rig, own_sshd, destinations, monkeypatch
+) -> None:
+    monkeypatch.setattr("forwards.engine.probe.PUBLIC_TIMEOUT", 1.0)
     service = await destinations.serve(echo)
     other = await destinations.serve(echo, "127.0.0.2")
     await rig.open(server_spec(own_sshd()), remote(service.port, listen_host="0.0.0.0", listen_port=other.port))

@@ -134,6 +134,16 @@ def test_two_local_forwards_on_one_port_overlap_if_their_addresses_do() -> None:
     assert names(forward(local_port=9)) == set()
 
 
+def test_localhost_overlaps_both_of_its_addresses() -> None:
+    make_forward(name="name", local_host="localhost")
+    make_forward(name="four", local_host="127.0.0.1")
+    make_forward(name="six", local_host="::1")
+
+    assert names(forward(local_host="localhost")) == {"name", "four", "six"}
+    assert names(forward(local_host="127.0.0.1")) == {"name", "four"}
+    assert names(forward(local_host="::1")) == {"name", "six"}
+
+
 def test_a_forward_does_not_overlap_itself() -> None:
     assert names(make_forward()) == set()
 

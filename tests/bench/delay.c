@@ -1,8 +1,8 @@
-/* Passes connections on, without cryptography: `relay TARGET MICROSECONDS` listens on a port of 127.0.0.1, which it
- * prints, connects to port TARGET there, and hands every byte on MICROSECONDS later. It ends when stdin does.
+/* A long path: `delay TARGET MICROSECONDS` listens on a port of 127.0.0.1, which it prints, connects to port TARGET there
+ * for each client, and hands every byte on MICROSECONDS later. It ends when stdin does.
  *
  * Up to QUEUE bytes are on their way in each direction, so that the delay does not limit the rate below
- * QUEUE / delay: 2.5 GB/s at 50 ms. Without a delay it is the bare TCP proxy no tunnel can be faster than.
+ * QUEUE / delay: 2.5 GB/s at 50 ms.
  */
 #include "common.h"
 #include <pthread.h>
@@ -50,21 +50,6 @@ static void leave(struct way *way)
         free(way->open);
     }
     free(way);
-}
-
-static void *pass_on(void *argument)
-{
-    struct way *way = argument;
-    char data[PIECE];
-    ssize_t got;
-    while ((got = recv(way->from, data, PIECE, 0)) > 0)
-        if (!write_all(way->to, data, (size_t)got))
-            break;
-    if (got)
-        shutdown(way->from, SHUT_RDWR);
-    shutdown(way->to, SHUT_WR);
-    leave(way);
-    return NULL;
 }
 
 static void *send_when_due(void *argument)
@@ -131,7 +116,7 @@ static void start_way(int from, int to, atomic_int *open)
     pthread_mutex_init(&way->lock, NULL);
     pthread_cond_init(&way->changed, NULL);
     without_delay(to);
-    if (pthread_create(&thread, &small, delay_ns ? take_in : pass_on, way))
+    if (pthread_create(&thread, &small, take_in, way))
         fail("thread");
     pthread_detach(thread);
 }
@@ -149,7 +134,7 @@ int main(int argc, char **argv)
 {
     pthread_t parent;
     if (argc != 3) {
-        fprintf(stderr, "usage: relay TARGET MICROSECONDS\n");
+        fprintf(stderr, "usage: delay TARGET MICROSECONDS\n");
         return 2;
     }
     target = (uint16_t)atoi(argv[1]);
