@@ -217,6 +217,8 @@ class Channel:
 
     def process_packet(self, kind: int, sequence: int, packet: SSHPacket) -> bool:
         """Take one message that asyncssh decoded up to the channel number; False for one that is not known."""
+        if not self.is_open:
+            raise asyncssh.ProtocolError("Channel not open")
         if kind == DATA:
             data = packet.get_string()
             packet.check_end()
@@ -237,7 +239,7 @@ class Channel:
         elif kind == REQUEST:
             # Such as OpenSSH's keepalive: nothing is known, and the answer shows that somebody is there.
             packet.get_string()
-            if packet.get_boolean():
+            if packet.get_boolean() and not self._close_sent:
                 self.wire.send(FAILURE, UInt32(self.send_id))
         else:
             return False

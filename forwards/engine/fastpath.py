@@ -105,6 +105,8 @@ class FastWire(Wire, asyncio.Transport):
         """Work through the inbound buffer; what is left of it is part of a packet."""
         position = 0
         touched: dict[Channel, None] = {}
+        # What is answered meanwhile goes out together at the end.
+        self._flush_due = True
         try:
             while position < end and not self._closed:
                 cipher = self._receiving()
@@ -116,7 +118,7 @@ class FastWire(Wire, asyncio.Transport):
                 if end - position < 4 + BLOCK or (stop > end and length <= self._conn._max_recv_pktlen):
                     self._partial = bytes(INBOUND_VIEW[position:end])
                     return
-                if stop > end or length % BLOCK or not length:
+                if length > self._conn._max_recv_pktlen or length % BLOCK or not length:
                     self._hand_over(position, end, touched)
                     return
                 try:
@@ -135,6 +137,7 @@ class FastWire(Wire, asyncio.Transport):
             for channel in touched:
                 channel.flush()
             self._reset_keepalive()
+            self.flush()
 
     def _receiving(self) -> PacketCipher | None:
         """Return the cipher to decrypt with, None while asyncssh must see every byte."""
@@ -158,12 +161,13 @@ class FastWire(Wire, asyncio.Transport):
     def _is_ours(self, start: int, length: int, touched: dict[Channel, None]) -> bool:
         """Give a decrypted message to its channel; False for one that is asyncssh's to read (or to find fault with)."""
         kind = INBOUND[start + 5]
-        if not OPEN_CONFIRMATION <= kind <= CLOSE:
+        padding = INBOUND[start + 4]
+        if not OPEN_CONFIRMATION <= kind <= CLOSE or padding < 4:
             return False
         channel = self._conn._channels.get(int.from_bytes(INBOUND_VIEW[start + 6 : start + 10]))
         if not isinstance(channel, Channel):
             return False
-        size = length - INBOUND[start + 4] - 6  # without padding, its length, the type and the channel's number
+        size = length - padding - 6  # without padding, its length, the type and the channel's number
         if not channel.is_open:
             return kind == OPEN_CONFIRMATION and size == 12 and self._opened(channel, start + 10)
         if kind == DATA:
@@ -251,9 +255,9 @@ class FastWire(Wire, asyncio.Transport):
         self._out_size += len(data)
         if not self._flush_due and not self._blocked:
             self._flush_due = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         self._flush_due = False
         if self._out and not self._closed and not self._blocked:
             self._transmit(list(self._out))
@@ -292,7 +296,7 @@ class FastWire(Wire, asyncio.Transport):
     def _writable(self) -> None:
         self._loop.remove_writer(self._sock.fileno())
         self._blocked = False
-        self._flush()
+        self.flush()
 
     @property
     def full(self) -> bool:
@@ -319,7 +323,7 @@ class FastWire(Wire, asyncio.Transport):
         """Close the socket, after one try to send what waits: asyncssh says why it disconnects right before."""
         if self._closed:
             return
-        self._flush()
+        self.flush()
         if self._closed:
             return
         self._closed = True

@@ -120,9 +120,6 @@ class Relay(Channel):
             self.traffic.from_channel -= len(self.greeting)
             self.consumed -= len(self.greeting)
             self.flush()
-        if self.early:
-            self._send(self.early)
-            self.early = b""
         self.window_opened()
         if self._reading:
             # A client that speaks first has spoken by now.
@@ -141,7 +138,11 @@ class Relay(Channel):
         """Read from the client, if there is reason to and room for it."""
         if self._reading or self._ended or self._socket_ended or not self.is_open or self.send_window <= 0:
             return
-        if self.sock is not None:
+        while self.early and self.send_window > 0:
+            size = min(self.send_window, self.send_packet_size)
+            part, self.early = self.early[:size], self.early[size:]
+            self._send(part)
+        if self.sock is not None and not self.early:
             self._reading = True
             self._loop.add_reader(self.sock.fileno(), self._readable)
 

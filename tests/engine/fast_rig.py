@@ -63,8 +63,12 @@ class Server(asyncssh.SSHServer):
         script = bench.scripts[dest_port - 1]
         session = Stream(dest_port, script, bench.at_server.setdefault(dest_port, Outcome()))
         bench.streams[dest_port] = session
-        assert bench.server
-        return bench.server.create_tcp_channel(window=script.window, max_pktsize=script.packet), session
+        chan = bench.server.create_tcp_channel(window=script.window, max_pktsize=script.packet)
+        return chan, self._later(session) if bench.held else session
+
+    async def _later(self, session: Stream) -> Stream:
+        await self._bench.held.wait()
+        return session
 
 
 @dataclass
@@ -80,6 +84,8 @@ class Bench:
     listeners: list[LocalListener] = field(default_factory=list)
     refusals: list[BaseException] = field(default_factory=list)
     proxy: Any = None
+    # Channels are opened when this is set.
+    held: Any = None
     fast_received: int = 0
     fast_sent: int = 0
     rekeys: int = 0
