@@ -22,6 +22,8 @@ ON_BOTH_LOOPS = {
     "test_carrying",
     "test_listeners",
     "test_relay",
+    "test_session",
+    "test_sockets",
     "test_socks_front",
     "test_supervisor",
 }

@@ -22,7 +22,7 @@ from forwards.engine.gcm import PacketCipher
 from forwards.engine.listeners import LocalListener
 from forwards.engine.relay import Traffic
 from forwards.engine.session import Session
-from forwards.engine.specs import Auth, ServerSpec
+from forwards.engine.specs import Auth, ForwardSpec, ServerSpec
 from forwards.engine.tasks import Tasks
 from tests.engine.proxy import Proxy
 from tests.engine.rig import PATIENCE, eventually, local
@@ -101,12 +101,12 @@ class Bench:
         if error is not None:
             self.refusals.append(error)
 
-    async def listen(self, number: int) -> None:
+    async def listen(self, number: int, make: Callable[[int], ForwardSpec] = local) -> None:
         async def connect() -> Session:
             raise TimeoutError
 
         current: Callable[[], Session | None] = lambda: None if self.session.lost.done() else self.session  # noqa: E731
-        listener = LocalListener(local(number), self.traffic, connect, current, self._answered)
+        listener = LocalListener(make(number), self.traffic, connect, current, self._answered)
         await listener.open()
         # A small buffer, so that a slow client is one for the relay too; accepted sockets inherit it.
         if number <= len(self.scripts) and self.scripts[number - 1].slow:
