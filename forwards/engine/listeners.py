@@ -120,15 +120,18 @@ class LocalListener(Listener):
                 sock, origin = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 self._accept_at_once = 1
-                return
+                break
             except OSError as error:
                 logger.warning("Forward %s cannot accept a client: %s", self.forward.id, error.strerror)
                 self._loop.remove_reader(listening.fileno())
                 self._loop.call_later(NO_FILES_PAUSE, self._accept_again, listening)
                 return
             self._take(sock, origin[:2])
-        # Whoever comes alone is not kept waiting for the answer that nobody else is there.
-        self._accept_at_once = min(2 * self._accept_at_once, ACCEPTED_AT_ONCE)
+        else:
+            # Whoever comes alone is not kept waiting for the answer that nobody else is there.
+            self._accept_at_once = min(2 * self._accept_at_once, ACCEPTED_AT_ONCE)
+        if session := self._current():
+            session.wire.flush()
 
     def _accept_again(self, listening: socket.socket) -> None:
         if listening in self._listening:

@@ -61,6 +61,9 @@ class Wire:
         """Have `call` called once when the connection takes data again."""
         call()
 
+    def flush(self) -> None:
+        """Send now what would otherwise wait for the end of this turn of the loop."""
+
     def note_round_trip(self, seconds: float) -> None:
         """Learn from one question and its answer; what the server did meanwhile only makes it longer."""
         if not self.round_trip or seconds < self.round_trip:
