@@ -209,10 +209,10 @@ async def test_what_a_client_sends_before_its_channel_is_open_waits_in_the_kerne
 
 
 async def test_all_that_came_before_the_end_arrives_however_slowly_it_is_read(rig, sshd, destinations) -> None:
-    service = await destinations.serve(source(BLOCK * 8))
+    service = await destinations.serve(source(BLOCK * 4))
     port = await rig.open(server_spec(sshd), local(service.port))
     async with client(port) as (reader, writer):
         writer.transport.pause_reading()
         await eventually(lambda: service.accepted and service.serving == 0)
         writer.transport.resume_reading()
-        assert await reader.read() == BLOCK * 8
+        assert await reader.read() == BLOCK * 4
