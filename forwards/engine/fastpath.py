@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from forwards.engine.channel import Channel
 from forwards.engine.gcm import BATCH, BLOCK, INBOUND, INBOUND_VIEW, MANY_PACKETS, ONE_PACKET, TAG, PacketCipher, room
+from forwards.engine.sockets import read_on
 from forwards.engine.wire import CLOSE, DATA, EOF, OPEN_CONFIRMATION, PACKET_SIZE, SILENT, WINDOW_ADJUST, Sender, Wire
 
 CHECKED_VERSIONS = ("2.24.",)
@@ -100,6 +101,8 @@ class FastWire(Wire, asyncio.Transport):
         except Exception:
             # asyncssh's own handling of what should not happen: it ends the connection and says why.
             self._conn.internal_error()
+        if not self._closed:
+            read_on(self._loop, self._sock, self._readable)
 
     def _take(self, end: int) -> None:
         """Work through the inbound buffer; what is left of it is part of a packet."""

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 
 from forwards.engine.channel import Channel
-from forwards.engine.sockets import reset
+from forwards.engine.sockets import read_on, reset
 from forwards.engine.states import Counters
 from forwards.engine.wire import DATA, Wire
 
@@ -220,6 +220,8 @@ class Relay(Channel):
             self._socket_ended = True
             self.send_eof()
             self._after_write()
+        elif self._reading:
+            read_on(self._loop, self.sock, self._readable)
 
     def _stop_reading(self) -> None:
         if self._reading:

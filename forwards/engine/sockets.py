@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 
 # close() then sends a reset: the peer sees an error, never an end that looks like success.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -25,6 +26,19 @@ def prepare(sock: socket.socket) -> None:
     # A peer that is gone already shows at the first read.
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def read_on(loop: asyncio.AbstractEventLoop, sock: socket.socket, readable: Callable[[], None]) -> None:
+    """Have `readable` called again, after it has read something, also where the peer has reset the connection since.
+
+    uvloop calls once more after an error and then never again, however much is left to read before the error shows.
+    """
+    if type(loop).__module__.startswith("uvloop"):
+        try:
+            sock.getpeername()
+        except OSError:
+            loop.remove_reader(sock.fileno())
+            loop.add_reader(sock.fileno(), readable)
 
 
 async def connected(host: str, port: int) -> socket.socket:

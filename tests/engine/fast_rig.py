@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from unittest.mock import patch
 
 import asyncssh
 import uvloop
+from asyncssh.constants import MSG_IGNORE
 
 from forwards.engine import connection
 from forwards.engine.channel import Channel
@@ -48,7 +49,10 @@ class Server(asyncssh.SSHServer):
         self._bench = bench
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        self._bench.server = conn
+        self._bench.server = server = cast(Any, conn)
+        if not self._bench.filler:
+            send_packet = server.send_packet
+            server.send_packet = lambda kind, *args, **more: kind == MSG_IGNORE or send_packet(kind, *args, **more)
 
     def password_auth_supported(self) -> bool:
         return True
@@ -86,6 +90,8 @@ class Bench:
     proxy: Any = None
     # Channels are opened when this is set.
     held: Any = None
+    # Whether the server sends an empty message before each of a channel's, as asyncssh does and OpenSSH does not.
+    filler: bool = False
     fast_received: int = 0
     fast_sent: int = 0
     rekeys: int = 0
@@ -153,10 +159,11 @@ async def forwarding(
     client_rekeys: int = 0,
     server_rekeys: int = 0,
     seed: int | None = None,
+    filler: bool = False,
     **spec: Any,
 ) -> AsyncIterator[Bench]:
     """Connect and listen for the scripts; rekey after so many bytes, and slice by `seed`, where asked to."""
-    bench = Bench(scripts)
+    bench = Bench(scripts, filler=filler)
     acceptor = await asyncssh.listen(
         "127.0.0.1",
         0,

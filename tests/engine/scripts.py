@@ -81,13 +81,15 @@ class Stream(asyncssh.SSHTCPSession[bytes]):
 
     def data_received(self, data: bytes, datatype: Any) -> None:
         self._got += data
+        if len(data) > self.script.packet:
+            self.outcome.end = "a packet that is too large"
         if self.script.echo:
             self.chan.write(data)
         self._finish()
 
     def eof_received(self) -> bool:
         self._peer_ended = True
-        self.outcome.end = "eof"
+        self.outcome.end = self.outcome.end or "eof"
         self._finish()
         return True
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
-import struct
 from typing import Any
 
 import asyncssh
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from forwards.engine import connection, fastpath
 from forwards.engine.fastpath import FULL, FastWire
 from forwards.engine.gcm import PacketCipher
+from forwards.engine.sockets import reset
 from tests.engine.clients import play_all
 from tests.engine.fast_rig import forwarding, run
 from tests.engine.rig import ask, eventually
@@ -98,8 +99,10 @@ def test_a_server_that_is_gone_while_data_waits_for_it_ends_the_connection(loop,
     async def gone() -> None:
         async with forwarding(Script(up=400_000, echo=True), fast=fast) as bench:
             assert await play_all(bench) == [expected(1, bench.scripts[0])[0]]
-            lost = bench.server._transport.get_extra_info("socket")
-            lost.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # Closed with something unread, it resets.
+            bench.server._transport.pause_reading()
+            bench.conn.send_packet(asyncssh.constants.MSG_IGNORE, bytes(4))
+            await asyncio.sleep(0)
             bench.server._transport.abort()
             while not bench.session.lost.done():
                 bench.conn.send_packet(asyncssh.constants.MSG_IGNORE, bytes(4))
@@ -119,9 +122,13 @@ class Connection:
 
     def __init__(self) -> None:
         self.ends: list[Exception | None] = []
+        self.got = b""
 
     def connection_made(self, transport: FastWire) -> None:
         pass
+
+    def data_received(self, data: bytes) -> None:
+        self.got += data
 
     def eof_received(self) -> None:
         """Some loops read before they write."""
@@ -170,14 +177,18 @@ def test_who_waits_for_room_is_called_when_the_buffer_empties(loop) -> None:
                 total = 5 * FULL if blocked else FULL + 1
                 if not blocked:
                     wire._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * FULL)
-                wire.write(bytes(total))
+                text = os.urandom(total)
+                for start in range(0, total, 5_000):
+                    wire.write(text[start : start + 5_000])
                 assert wire.full
                 assert wire.get_write_buffer_size() == total
                 wire.when_writable(called.set)
                 loop = asyncio.get_running_loop()
                 far.setblocking(False)
-                while total:
-                    total -= len(await loop.sock_recv(far, 65536))
+                got = b""
+                while len(got) < total:
+                    got += await loop.sock_recv(far, 65536)
+                assert got == text
                 await called.wait()
                 assert not wire.full
 
@@ -197,6 +208,43 @@ def test_what_was_said_last_is_still_sent(loop) -> None:
             assert conn.ends == [None]
 
     run(loop, said())
+
+
+@loops
+def test_a_reset_behind_data_is_noticed(loop) -> None:
+    """uvloop calls a reader once more after an error, and then never again."""
+
+    async def noticed() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            far = socket.create_connection(server.getsockname())
+            near, _ = server.accept()
+        near.setblocking(False)
+        conn = Connection()
+        wire = FastWire(conn, near)
+        far.send(b"x" * 1_000)
+        reset(far)
+        wire.start()
+        await eventually(lambda: conn.ends)
+        assert (len(conn.got), [type(end) for end in conn.ends]) == (1_000, [ConnectionResetError])
+
+    run(loop, noticed())
+
+
+@loops
+@paths
+def test_a_client_that_left_with_much_unread_leaves_no_channel(loop, fast) -> None:
+    async def left() -> None:
+        async with forwarding(Script(echo=True), fast=fast) as bench:
+            bench.held = asyncio.Event()
+            with socket.create_connection(("127.0.0.1", bench.port())) as sock:
+                await eventually(lambda: bench.conn._channels)
+                sock.setblocking(False)
+                assert sock.send(bytes(300_000)) > 100_000
+                reset(sock)
+            bench.held.set()
+            await bench.no_channels()
+
+    run(loop, left())
 
 
 def test_a_socket_is_closed_when_no_connection_can_be_made_of_it(monkeypatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import asyncssh
 import pytest
@@ -225,6 +226,25 @@ def test_nonsense_never_upsets_the_loop(loop, kind, rest, ours, sealed) -> None:
 
     for raw in (False, True):
         assert run(loop, told(True, raw)) == run(loop, told(False, raw))
+
+
+@loops
+def test_what_asyncssh_was_left_with_comes_first(loop) -> None:
+    """A part of a packet may be all that asyncssh got while it exchanged keys."""
+
+    async def left() -> None:
+        async with forwarding(Script(echo=True)) as bench, client(bench.port()) as streams:
+            server = await _talking(bench, streams)
+            sent: list[bytes] = []
+            with patch.object(bench.server, "_send", sent.append):
+                for text in (b"one, ", b"two, ", b"three"):
+                    server.say(DATA, server.id, String(text))
+            packets = b"".join(sent)
+            bench.conn._inpbuf = packets[:5]
+            bench.server._send(packets[5:])
+            assert await streams[0].readexactly(15) == b"one, two, three"
+
+    run(loop, left())
 
 
 def test_random_bytes_are_no_packet() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from forwards.engine.sockets import connected, prepare, reset
+from forwards.engine.sockets import connected, prepare, read_on, reset
 
 
 @contextlib.contextmanager
@@ -109,3 +109,30 @@ async def test_who_gives_up_leaves_no_socket() -> None:
                 outcome.close()
             else:
                 assert isinstance(outcome, asyncio.CancelledError)
+
+
+async def test_a_reset_is_read_up_to() -> None:
+    """uvloop calls a reader once more after an error, and then never again."""
+    loop = asyncio.get_running_loop()
+    seen: list[int] = []
+    over = asyncio.Event()
+    with listening() as server:
+        far = await connected(*server.getsockname())
+        with await accepted(server) as near:
+            prepare(near)
+
+            def readable() -> None:
+                try:
+                    seen.append(len(near.recv(1_000)))
+                except ConnectionResetError:
+                    loop.remove_reader(near.fileno())
+                    over.set()
+                else:
+                    read_on(loop, near, readable)
+
+            far.send(bytes(10_000))
+            reset(far)
+            loop.add_reader(near.fileno(), readable)
+            async with asyncio.timeout(10):
+                await over.wait()
+            assert seen == [1_000] * 10

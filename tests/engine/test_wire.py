@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from asyncssh.packet import SSHPacket
 from forwards.engine.wire import CLOSE, DATA, SILENT, Wire
 from tests.engine.clients import play_all
 from tests.engine.fast_rig import forwarding, run
-from tests.engine.rig import client, dynamic
+from tests.engine.rig import client, dynamic, eventually
 from tests.engine.scripts import Script, expected, stream
 from tests.engine.test_fastpath import loops, paths
 
@@ -96,6 +97,24 @@ def test_a_strict_server_finds_nothing_beyond_its_window(loop, fast, window, pac
     async def sent() -> None:
         async with forwarding(script, script, fast=fast) as bench:
             assert await play_all(bench) == [expected(number, script)[0] for number in (1, 2)]
+
+    run(loop, sent())
+
+
+@loops
+@paths
+@pytest.mark.parametrize("window", [33_000, 65_536, 100_000, 262_144, 290_000])
+def test_a_client_with_much_to_say_is_read_no_further_than_the_window(loop, fast, window) -> None:
+    async def sent() -> None:
+        async with forwarding(Script(echo=True, window=window), fast=fast) as bench:
+            bench.held = asyncio.Event()
+            async with client(bench.port()) as (reader, writer):
+                text = stream(1, 400_000)
+                writer.write(text)
+                await eventually(lambda: bench.conn._channels)
+                bench.held.set()
+                writer.write_eof()
+                assert await reader.read() == text
 
     run(loop, sent())
 
