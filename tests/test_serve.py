@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ Forward.objects.create(name="dynamic", kind="dynamic", local_port={dynamic}, **c
 Forward.objects.create(name="remote", kind="remote", local_host="127.0.0.1", local_port={port},
                        remote_host="127.0.0.1", remote_port={remote}, **common)
 """
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Iterator[live.Dashboard]:
+    """A dashboard that a test starts and stops by itself; what it left running when it failed is ended."""
+    dashboard = live.Dashboard(tmp_path)
+    yield dashboard
+    if dashboard.process is not None:
+        dashboard.stop(signal.SIGKILL)
 
 
 class Ports:
@@ -135,8 +145,8 @@ def test_pages_without_a_worker_say_that_nothing_is_known(tmp_path: Path) -> Non
         assert "The worker is not running" in html
 
 
-def test_a_worker_alone_runs_forwards_and_ends_clean(tmp_path: Path) -> None:
-    dashboard = live.Dashboard(tmp_path)
+def test_a_worker_alone_runs_forwards_and_ends_clean(prepared: live.Dashboard, tmp_path: Path) -> None:
+    dashboard = prepared
     dashboard.run("migrate", "-v", "0")
     with sshd.running() as server:
         ports = set_up(dashboard, server)
@@ -147,9 +157,11 @@ def test_a_worker_alone_runs_forwards_and_ends_clean(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("half", range(2))
-def test_ten_times_in_a_row_it_ends_in_order_and_forwards_come_back(half: int, tmp_path: Path) -> None:
+def test_ten_times_in_a_row_it_ends_in_order_and_forwards_come_back(
+    half: int, prepared: live.Dashboard, tmp_path: Path
+) -> None:
     """Two of these make the twenty times the promise asks for; they run in parallel."""
-    dashboard = live.Dashboard(tmp_path)
+    dashboard = prepared
     dashboard.run("migrate", "-v", "0")
     with sshd.running() as server:
         ports = set_up(dashboard, server)
@@ -170,8 +182,8 @@ def test_ten_times_in_a_row_it_ends_in_order_and_forwards_come_back(half: int, t
         assert wanted == 3
 
 
-def test_killed_without_warning_it_comes_back_as_it_was(tmp_path: Path) -> None:
-    dashboard = live.Dashboard(tmp_path)
+def test_killed_without_warning_it_comes_back_as_it_was(prepared: live.Dashboard, tmp_path: Path) -> None:
+    dashboard = prepared
     dashboard.run("migrate", "-v", "0")
     with sshd.running() as server:
         ports = set_up(dashboard, server)
