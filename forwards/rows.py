@@ -153,7 +153,11 @@ def server_row(server: Server, *, worker_alive: bool) -> dict[str, Any]:
     status: ServerStatus | None = _related(server, "status")
     count = getattr(server, "forwards_count", None)
     state, word, light = _connection(status, worker_alive=worker_alive)
-    test = _test_outcome(_related(server, "test"), worker_alive=worker_alive)
+    tested: ConnectionTest | None = _related(server, "test")
+    if tested and status and status.since and tested.finished_at and tested.finished_at < status.since:
+        # The connection has told more since.
+        tested = None
+    test = _test_outcome(tested, worker_alive=worker_alive)
     problem = status.sentence if status and worker_alive and not test.get("problem") else ""
     mend = _mend(status.reason, status.params) if status and problem else _mend("", None)
     return {

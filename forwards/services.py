@@ -95,6 +95,8 @@ def save_server(server: Server) -> None:
     with transaction.atomic():
         old = Server.objects.filter(pk=server.pk).first()
         server.save()
+        # What a test found out was about the server as it was.
+        ConnectionTest.objects.filter(server=server).delete()
         if old and (old.host, old.port) != (server.host, server.port):
             server.host_keys.all().delete()
         _servers_written([server.pk])

@@ -123,6 +123,9 @@ def _not_public(forward: Forward, status: ForwardStatus) -> str:
 def _public_note(forward: Forward, status: ForwardStatus) -> str:
     """Say what became of the wish to listen publicly on the server."""
     values = {"server": forward.server.name, "port": status.allocated_port}
+    if status.public == Public.NO and status.reason:
+        # The sentence of the row is about something else then.
+        return _not_public(forward, status)
     if status.public == Public.YES:
         return _("%(server)s listens publicly on port %(port)s. Its firewall decides who gets in.") % values
     if status.public == Public.UNKNOWN:

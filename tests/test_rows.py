@@ -14,7 +14,7 @@ from forwards.models import (
     Server,
     ServerStatus,
 )
-from tests.factories import make_forward, set_status
+from tests.factories import make_forward, make_server, set_status
 
 pytestmark = pytest.mark.django_db
 
@@ -282,3 +282,32 @@ def test_a_port_the_server_opened_for_itself_only_is_not_called_exposed() -> Non
 
     assert "for itself only" in html
     assert "Exposed" not in html and "Other machines may use" not in html
+
+
+def test_an_old_test_hides_nothing_the_connection_told_since() -> None:
+    server = make_server(name="VPS")
+    now = timezone.now()
+    ConnectionTest.objects.create(
+        server=server, requested_at=now - timedelta(hours=2), finished_at=now - timedelta(hours=1), reason="refused",
+        params={"host": "vps.example.com", "port": 22},
+    )  # fmt: skip
+    changed = {"server": "VPS", "server_id": server.pk, "fingerprint": "SHA256:new", "old_fingerprint": "SHA256:old"}
+    ServerStatus.objects.create(server=server, state="failed", reason="hostkey_changed", params=changed, since=now)
+
+    html = rows.render_server_row(server, worker_alive=True)
+
+    assert "has changed" in html and "SHA256:old" in html and "refuses SSH" not in html
+
+
+def test_a_port_that_is_not_public_says_so_beside_a_destination_that_refuses() -> None:
+    forward = make_forward(kind="remote", remote_host="0.0.0.0", local_host="127.0.0.1", enabled=True)
+    params = {"server": forward.server.name, "dest": "127.0.0.1:3307"}
+    set_status(forward, "listening", public="no", allocated_port=3306, reason="dest_refused_here", params=params)
+
+    html = rows.render_forward_row(Forward.objects.for_rows().get(), worker_alive=True)
+
+    assert "refuses connections" in html and "for itself only" in html
+
+
+def test_a_server_whose_host_nobody_checked_breaks_no_page() -> None:
+    assert "é" in rows.render_server_row(make_server(host="é" * 70), worker_alive=True)

@@ -155,13 +155,13 @@ class ServerConnection:
         self._kick = asyncio.Event()
         self._late = Tasks()
 
-    def retry_now(self) -> None:
-        """Try again at once if this connection is waiting for a later time or for a person."""
-        if self.state in (State.RETRYING, State.FAILED):
+    def retry_now(self, *, asked: bool = True) -> None:
+        """Try again at once if this connection is waiting for a later time; where a person `asked`, also if for one."""
+        if self.state is State.RETRYING or (asked and self.state is State.FAILED):
             self.backoff.reset()
             self._kick.set()
         if self.jump:
-            self.jump.retry_now()
+            self.jump.retry_now(asked=asked)
 
     async def change(self) -> None:
         """Return at the next change of state."""

@@ -130,7 +130,7 @@ class Supervisor:
     def retry_now(self) -> None:
         """Try everything that waits for a later time at once, after the machine slept or the network changed."""
         for connection, _ in self._servers.values():
-            connection.retry_now()
+            connection.retry_now(asked=False)
 
     async def test(self, chain: list[ServerSpec]) -> TestOutcome:
         """Sign in once at the last server of `chain`, through the others in their order, and disconnect."""

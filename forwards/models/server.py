@@ -81,7 +81,12 @@ class Server(models.Model):
 
     @property
     def address(self) -> str:
-        return specs.join_host_port(specs.wire_host(self.host), self.port)
+        """Host and port; the host as it is written where no form ever checked it."""
+        try:
+            host = specs.wire_host(self.host)
+        except specs.SpecError:
+            host = self.host
+        return specs.join_host_port(host, self.port)
 
     def clean(self) -> None:
         errors: dict[str, ValidationError] = {}

@@ -56,17 +56,26 @@
     swapAll(template.content, again);
   };
 
-  // A row that is replaced between press and release gets no click, so nothing is drawn while a button is held.
+  // A row that is replaced between press and release gets no click, so nothing is drawn while a button is held; but not
+  // for long, as a menu may swallow the release.
+  const LONGEST_PRESS = 1000;
   let held = false;
+  let pressed = 0;
   let waiting = [];
+  const hold = () => {
+    held = true;
+    clearTimeout(pressed);
+    pressed = setTimeout(release, LONGEST_PRESS);
+  };
   const release = () => setTimeout(() => {
+    clearTimeout(pressed);
     held = false;
     const messages = waiting;
     waiting = [];
     messages.forEach((message) => draw(message));
   });
-  addEventListener("pointerdown", () => { held = true; }, true);
-  addEventListener("keydown", (event) => { held = held || event.key === " "; }, true);
+  addEventListener("pointerdown", (event) => { if (event.button === 0) hold(); }, true);
+  addEventListener("keydown", (event) => { if (event.key === " ") hold(); }, true);
   for (const end of ["pointerup", "pointercancel", "keyup", "blur", "dragend"]) addEventListener(end, release, true);
 
   // A list on its way may be older than a row drawn meanwhile: such rows are drawn once more on top of it.

@@ -258,3 +258,14 @@ async def test_a_server_that_is_not_known_starts_nothing(rig, sshd) -> None:
     rig.want(server_spec(sshd), dynamic(server_id=9))
 
     assert rig.supervisor.counters() == {}
+
+
+async def test_waking_up_tries_nothing_that_waits_for_a_person(rig, sshd) -> None:
+    """A laptop that is opened ten times must not burn ten logins."""
+    rig.want(server_spec(sshd, host_keys=()), local(1))
+    await rig.reaches(State.FAILED)
+    connection = rig.supervisor._servers[1][0]
+    rig.supervisor.retry_now()
+    assert not connection._kick.is_set()
+    connection.retry_now()
+    assert connection._kick.is_set()

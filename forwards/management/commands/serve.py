@@ -30,7 +30,8 @@ class Command(BaseCommand):
         parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        host, port = options["host"], options["port"]
+        # An unset variable in a script must not open the dashboard to every interface.
+        host, port = options["host"].strip() or "localhost", options["port"]
         if not 0 <= port <= 65535:
             raise CommandError(f"{port} is no port: choose one between 0 and 65535.")
         # Choosing the event loop must wait until this command is the one that runs.
