@@ -19,7 +19,11 @@ async def play(bench: Bench, number: int) -> Outcome:
     if script.slow:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(sock, ("127.0.0.1", bench.port(number)))
+    try:
+        await loop.sock_connect(sock, ("127.0.0.1", bench.port(number)))
+    except ConnectionError:
+        sock.close()
+        return Outcome(b"", "reset")
     sending: asyncio.Task[bool] | None = None
     ended = asyncio.Event()
     try:
