@@ -1,4 +1,4 @@
-"""Changes keys all the time under load: `python -m tests.bench.rekey_soak [--seconds 60] [--streams 6] [--plain]`.
+"""Changes keys all the time under load: `python -m tests.bench.rekey_soak [--seconds 60] [--plain] [--uvloop]`.
 
 An sshd that rekeys every MiB, a client that does as well, and a forward with several streams both ways at once: some
 are echoed, some digested by the far end, some sent by it. The SHA-256 of what came must be that of what was sent.
@@ -16,6 +16,8 @@ import sys
 import time
 from dataclasses import dataclass
 from typing import Any
+
+import uvloop
 
 from forwards.engine.connection import open_session
 from forwards.engine.fastpath import FastWire
@@ -169,10 +171,12 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--streams", type=int, default=6)
     parser.add_argument("--plain", action="store_true", help="by asyncssh alone")
+    parser.add_argument("--uvloop", action="store_true", help="on the other event loop")
     options = parser.parse_args()
     if options.plain:
         os.environ["TUNNELWEB_FAST_PATH"] = "0"
-    result = asyncio.run(main(options.seconds, options.streams))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if options.uvloop else None) as runner:
+        result = runner.run(main(options.seconds, options.streams))
     print(f"{result.received / MIB:.0f} MiB received, {result.sent / MIB:.0f} MiB sent, {result.rekeys} rekeys")
     if not options.plain:
         print(f"{result.fast} messages in by the fast path, {result.plain / MIB:.0f} MiB in by asyncssh")
